@@ -1,0 +1,259 @@
+"""Pictures: the drawn figures of assets/ and the plots that the notebooks share.
+
+Notable: one palette for drawings and plots. The drawings carry plain presentation attributes only,
+no style sheet, marker or script, so that JupyterLab, Colab, GitHub and nbconvert all show the
+same. Plot helpers take plain numbers and return (fig, ax). Used by every notebook, built in none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from html import escape, unescape
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from IPython.display import display
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+Numbers = Sequence[float]  # a list, an array or a tensor
+Table = Sequence[Numbers]
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+COLOURS = {
+    "blue": "#2b6cb0",
+    "orange": "#c9580c",
+    "green": "#25795a",
+    "purple": "#7450a8",
+    "gold": "#b7860b",
+    "grey": "#5f6b7a",
+    "ink": "#1f2d3a",  # text
+    "paper": "#fcfbf8",  # the card behind every figure
+    "line": "#d5d2ca",
+}
+LINE = 84  # characters in a line of the surprise strip
+HEAT = LinearSegmentedColormap.from_list("course", ["#fdf6ec", "#f6c583", "#dd7a2a", "#8f3606"])
+
+
+class Picture:
+    """A figure of assets/: an SVG image, or its description where there is no front-end."""
+
+    def __init__(self, name: str, svg: str, alt: str) -> None:
+        self.name, self.svg, self.alt = name, svg, alt
+
+    def __repr__(self) -> str:
+        return f"[figure {self.name}: {self.alt}]"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"image/svg+xml": self.svg, "text/plain": repr(self)}
+
+
+def picture(name: str, lit: str | None = None, alt: str | None = None) -> Picture:
+    """Read assets/NAME.svg; `lit` lights one chapter of a map; `alt` replaces its description.
+
+    Raises FileNotFoundError for an unknown name and ValueError for a chapter the figure lacks.
+    """
+    names = sorted(file.stem for file in ASSETS.glob("*.svg"))
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
+        raise FileNotFoundError(f"assets/ holds no figure {name!r}; near names: {', '.join(near)}")
+    svg = (ASSETS / f"{name}.svg").read_text(encoding="utf-8").strip()
+    if lit is not None:
+        chapters = re.findall(r'data-chapter="([^"]+)"', svg)
+        if lit not in chapters:
+            raise ValueError(f"figure {name!r} has no chapter {lit!r}; it has {chapters}")
+        mark = {lit: ' stroke-width="4"'}
+        dim = ' opacity="0.4"'
+        svg = re.sub(r'data-chapter="([^"]+)"', lambda m: m[0] + mark.get(m[1], dim), svg)
+    title = re.search(r"<title>(.*?)</title>", svg)[1]
+    alt = alt or unescape(title)
+    return Picture(name, svg.replace(f"<title>{title}<", f"<title>{escape(alt, False)}<"), alt)
+
+
+def show(name: str, lit: str | None = None, alt: str | None = None) -> None:
+    """Display assets/NAME.svg in a notebook; for the arguments and errors see `picture`."""
+    display(picture(name, lit, alt))
+
+
+def style() -> None:
+    """Set the course's look for matplotlib: the palette, DejaVu Sans, quiet axes, small PNGs."""
+    ink, grey, paper = COLOURS["ink"], COLOURS["grey"], COLOURS["paper"]
+    cycle = [COLOURS[name] for name in ("blue", "orange", "green", "purple", "gold", "grey")]
+    mpl.rc("axes", prop_cycle=mpl.cycler(color=cycle), edgecolor=grey, labelcolor=ink)
+    mpl.rc("axes", facecolor=paper, titlelocation="left", titlesize=12, titlepad=10)
+    mpl.rc("axes.spines", top=False, right=False)
+    mpl.rc("figure", **{"figsize": (7.2, 3.6), "constrained_layout.use": True})
+    mpl.rc(("figure", "savefig"), dpi=90, facecolor=paper)
+    mpl.rc("font", family="DejaVu Sans", size=10.5)  # comes with matplotlib: the same everywhere
+    mpl.rc("text", color=ink)
+    mpl.rc(("xtick", "ytick"), color=grey)
+    mpl.rc("grid", color=COLOURS["line"])
+
+
+def visible(token: str) -> str:
+    """A token as it can be shown: a space as ␣, a line break as ↵."""
+    return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
+
+
+def _end_labels(ax: Axes, labels: Sequence[tuple[float, str, str]], gap: float = 0.075) -> None:
+    """Write (height, text, colour) labels right of the axes, pushed apart so that none overlap."""
+    low, high = ax.get_ylim()
+    labels = sorted(labels)
+    heights = [(y - low) / (high - low) for y, _, _ in labels]
+    for i in range(1, len(heights)):  # upwards from the lowest label,
+        heights[i] = max(heights[i], heights[i - 1] + gap)
+    for above, i in enumerate(reversed(range(len(heights)))):  # then down from the top
+        heights[i] = min(heights[i], 1 - gap * above)
+    place = {"xycoords": ax.get_yaxis_transform(), "textcoords": ax.transAxes, "va": "center"}
+    for (y, text, colour), height in zip(labels, heights, strict=True):
+        lead = {"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkB": 0, "relpos": (0, 0.5)}
+        ax.annotate(text, (1, y), (1.035, height), arrowprops=lead, color=colour, **place)
+
+
+def loss_curves(
+    curves: Mapping[str, tuple[Numbers, Numbers]],
+    levels: Mapping[str, float] | None = None,
+    ylabel: str = "loss (nats per token)",
+    title: str | None = None,
+) -> tuple[Figure, Axes]:
+    """Losses over steps: `curves` maps a name to (steps, losses), `levels` to a constant loss.
+
+    Levels (uniform guess, bigram, entropy floor) are dashed and carry their value.
+    """
+    fig, ax = plt.subplots()
+    labels = []  # (height, text, colour)
+    for name, (steps, losses) in curves.items():
+        (line,) = ax.plot(steps, losses)
+        labels.append((float(losses[-1]), name, line.get_color()))
+    for name, level in (levels or {}).items():
+        ax.axhline(level, color=COLOURS["grey"], linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
+        labels.append((float(level), f"{name} {level:.2f}", COLOURS["grey"]))
+    high = max([ax.get_ylim()[1], *(height for height, _, _ in labels)])
+    ax.set(xlabel="training steps", ylabel=ylabel, title=title, ylim=(0, 1.04 * high))
+    ax.margins(x=0)
+    _end_labels(ax, labels)
+    return fig, ax
+
+
+def recall_curves(
+    steps: Numbers, accuracies: Mapping[str, Numbers], title: str | None = None
+) -> tuple[Figure, Axes]:
+    """Recall accuracy (0 to 1) over training, one curve per kind of thing a tale must repeat."""
+    fig, ax = plt.subplots()
+    labels = []
+    for kind, values in accuracies.items():
+        (line,) = ax.plot(steps, values, marker="o", markersize=3.5, clip_on=False)
+        labels.append((float(values[-1]), f"{kind} {values[-1]:.0%}", line.get_color()))
+    ax.set(xlabel="training steps", ylabel="recalled", ylim=(0, 1.02), title=title)
+    ax.margins(x=0)
+    ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
+    ax.grid(axis="y")
+    _end_labels(ax, labels)
+    return fig, ax
+
+
+def probability_bars(
+    tokens: Sequence[str], probs: Numbers, target: str | None = None, title: str | None = None
+) -> tuple[Figure, Axes]:
+    """Horizontal bars of token probabilities, the first on top; `target` is drawn in orange."""
+    fig, ax = plt.subplots(figsize=(5.4, 0.8 + 0.3 * len(tokens)))
+    colours = [COLOURS["orange" if token == target else "blue"] for token in tokens]
+    rows = range(len(tokens))
+    bars = ax.barh(rows, probs := np.asarray(probs), color=colours, height=0.7)
+    ax.bar_label(bars, [f"{p:.3f}" for p in probs], padding=4, color=COLOURS["ink"])
+    ax.set_yticks(rows, [visible(token) for token in tokens], color=COLOURS["ink"])
+    ax.set(xlabel="probability", title=title, xlim=(0, 1.18 * max(probs)))
+    ax.invert_yaxis()
+    return fig, ax
+
+
+def surprise_strip(
+    words: Sequence[str], model_nats: Numbers, floor_nats: Numbers | None = None, title: str = ""
+) -> tuple[Figure, Axes]:
+    """A tale's words, darker = more nats of surprise; the thin bar below: the least possible."""
+    floors = floor_nats if floor_nats is not None else [0.0] * len(words)
+    top = float(max(1.0, *model_nats, *floors))
+    texts = [visible(word.strip() or word) for word in words]
+    x, line, places = 0.0, 0, []
+    for text in texts:
+        if x and x + len(text) + 1 > LINE:
+            x, line = 0.0, line + 1
+        places.append((x, line))
+        x += len(text) + 1.35
+    fig, ax = plt.subplots(figsize=(9.2, 0.9 + 0.44 * (line + 1)))
+    for text, (x, row), nats, floor in zip(texts, places, model_nats, floors, strict=True):
+        share, width = nats / top, len(text) + 1
+        ax.add_patch(Rectangle((x, row), width, 0.56, color=HEAT(share), lw=0))
+        ax.add_patch(Rectangle((x, row + 0.6), width, 0.2, color=HEAT(floor / top), lw=0))
+        look = {"size": 9.5, "family": "DejaVu Sans Mono", "ha": "center", "va": "center"}
+        ink = COLOURS["paper" if share > 0.6 else "ink"]
+        ax.text(x + width / 2, row + 0.3, text, color=ink, **look)
+    ax.set(xlim=(0, LINE), ylim=(line + 0.95, -0.1), title=title)
+    ax.axis("off")
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, top), HEAT)
+    label = "nats" + (" (word: model, bar below: floor)" if floor_nats is not None else "")
+    fig.colorbar(scale, ax=ax, orientation="horizontal", aspect=50, shrink=0.6, label=label)
+    return fig, ax
+
+
+def count_table(
+    matrix: Table, labels: Sequence[str], title: str | None = None, numbers: str = "{:.0f}"
+) -> tuple[Figure, Axes]:
+    """Counts of pairs: row this token, column the next; `numbers` formats a cell ("" for none)."""
+    table = np.asarray(matrix, dtype=float)
+    side = 1.2 + 0.36 * len(labels)
+    fig, ax = plt.subplots(figsize=(side, side))
+    ax.imshow(table / max(table.max(), 1e-12), cmap=HEAT, vmin=0, vmax=1)
+    for row, column in np.argwhere(table > 0) if numbers else ():
+        ink = COLOURS["paper" if table[row, column] > 0.6 * table.max() else "ink"]
+        text = numbers.format(table[row, column])
+        ax.text(column, row, text, ha="center", va="center", color=ink, size=9)
+    names = [visible(label) for label in labels]
+    ax.set_xticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0, labelcolor=COLOURS["ink"])
+    ax.spines[:].set_visible(False)
+    ax.xaxis.set_label_position("top")
+    ax.set(xlabel="next", ylabel="this", title=title)
+    return fig, ax
+
+
+def loss_surface(
+    xs: Numbers,
+    ys: Numbers,
+    losses: Table,
+    path: Table | None = None,
+    labels: tuple[str, str] = ("first weight", "second weight"),
+    title: str | None = None,
+) -> tuple[Figure, Axes]:
+    """Contours of losses[row: ys][column: xs] over two weights, with a descent `path` of (x, y)."""
+    fig, ax = plt.subplots(figsize=(5.6, 4.4))
+    filled = ax.contourf(xs, ys, losses, levels=16, cmap=HEAT)
+    ax.contour(xs, ys, losses, levels=filled.levels, colors=COLOURS["paper"], linewidths=0.6)
+    if path is not None:
+        across, up = np.asarray(path, dtype=float).T
+        ax.plot(across, up, color=COLOURS["blue"], marker="o", markersize=3, linewidth=1.5)
+        for text, i in (("  start", 0), ("  end", -1)):
+            ax.text(across[i], up[i], text, color=COLOURS["blue"], weight="bold", va="top")
+    ax.set(xlabel=labels[0], ylabel=labels[1], title=title)
+    fig.colorbar(filled, ax=ax, label="loss")
+    return fig, ax
+
+
+def lr_schedule(lrs: Numbers, title: str | None = None) -> tuple[Figure, Axes]:
+    """The learning rate of every step, its peak and its last value marked."""
+    fig, ax = plt.subplots(figsize=(7.2, 2.6))
+    ax.plot(range(len(lrs)), lrs)
+    peak = int(np.argmax(lrs))
+    for step in sorted({peak, len(lrs) - 1}):
+        ax.plot(step, lrs[step], "o", color=COLOURS["orange"], clip_on=False)
+        ax.text(step, lrs[step], f"   {lrs[step]:.1e} at step {step:,}", va="bottom")
+    ax.set(xlabel="step", ylabel="learning rate", ylim=(0, 1.15 * max(lrs)), title=title)
+    return fig, ax

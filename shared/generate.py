@@ -1,0 +1,118 @@
+"""Decoding: from the model's scores to text, one token at a time.
+
+Notable: greedy, temperature, top-k (Fan et al. 2018, arXiv 1805.04833) and top-p (Holtzman et al.
+2020, arXiv 1904.09751) are one function from logits to probabilities; with the KV cache each new
+token costs one row of work and gives the same text as without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from shared.attention import KVCache
+from shared.gpt import GPTModel
+
+
+# built in: 04_pretraining/pretraining.ipynb
+def next_token_probs(
+    logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Tensor:
+    """Probabilities of the next token, (…, vocab) → (…, vocab).
+
+    temperature  0 is greedy, below 1 bolder about the favourites, above 1 flatter
+    top_k        keep the k most likely tokens
+    top_p        keep the most likely tokens that together reach probability p
+    Raises ValueError for a negative temperature, top_k < 1, or top_p outside (0, 1].
+    """
+    check_sampling(temperature, top_k, top_p)
+    if temperature == 0:
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+    probs = torch.softmax(logits.float() / temperature, dim=-1)
+    ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+    keep = torch.ones_like(ordered, dtype=torch.bool)
+    if top_k is not None:
+        keep[..., top_k:] = False
+    if top_p is not None and top_p < 1:
+        # A token stays while those before it have not yet reached p: the first always stays.
+        keep &= ordered.cumsum(-1) - ordered < top_p
+    probs = torch.zeros_like(probs).scatter_(-1, order, ordered * keep)
+    return probs / probs.sum(-1, keepdim=True)
+
+
+def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """Refuse settings that have no meaning."""
+    if not temperature >= 0:
+        raise ValueError(f"temperature is {temperature}; it must be 0 (greedy) or above")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k is {top_k}; it must be at least 1 (None keeps every token)")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}; it must lie in (0, 1] (None keeps every token)")
+
+
+@torch.no_grad()
+def stream(
+    model: GPTModel,
+    ids: Tensor,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    eos_id: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[Tensor]:
+    """Yield new ids one by one, each (batch, 1); arguments as in `generate`."""
+    check_sampling(temperature, top_k, top_p)
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be 0 or above")
+    if ids.dim() != 2:
+        raise ValueError(
+            f"ids have shape {tuple(ids.shape)}; a prompt is (batch, tokens): "
+            f"add a batch dimension with ids[None]"
+        )
+    limit = model.config.context_length
+    was_training = model.training
+    model.eval()
+    cache = KVCache(model, ids.shape[0]) if use_cache else None
+    finished = torch.zeros(ids.shape[0], 1, dtype=torch.bool, device=ids.device)
+    try:
+        for _ in range(max_new_tokens):
+            if cache and ids.shape[1] <= limit:
+                logits = model(ids[:, cache.length :], cache)[:, -1]
+            else:
+                # Every token of a full window changes its place when the window slides, and
+                # positions are part of the keys: there is nothing to reuse.
+                logits = model(ids[:, -limit:])[:, -1]
+            probs = next_token_probs(logits, temperature, top_k, top_p)
+            new = probs.argmax(-1, keepdim=True) if temperature == 0 else probs.multinomial(1)
+            if eos_id is not None:
+                new = new.masked_fill(finished, eos_id)
+                finished |= new == eos_id
+            yield new
+            if finished.all():
+                return
+            ids = torch.cat([ids, new], dim=1)
+    finally:
+        model.train(was_training)
+
+
+def generate(
+    model: GPTModel,
+    ids: Tensor,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    eos_id: int | None = None,
+    use_cache: bool = True,
+) -> Tensor:
+    """Continue (batch, tokens) int64 ids; return prompt and new ids, (batch, tokens + new).
+
+    Stops after `max_new_tokens`, or when every row has produced `eos_id`; rows that end earlier
+    are filled up with it. Text longer than the context is continued from its last
+    `context_length` tokens. temperature=0 is greedy. Raises ValueError as `next_token_probs`.
+    """
+    new = list(stream(model, ids, max_new_tokens, temperature, top_k, top_p, eos_id, use_cache))
+    return torch.cat([ids, *new], dim=1)

@@ -1,0 +1,184 @@
+"""GPT-2, complete (Radford et al. 2019): embeddings, pre-norm blocks, one tied output head.
+
+Notable: learned positions; layer norm before each sub-layer and once at the end; GELU in its tanh
+form; the output head shares its matrix with the token embedding (Press & Wolf 2017,
+arXiv 1608.05859); residual projections start smaller the deeper the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from shared.attention import KVCache, MultiHeadAttention
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The numbers that define a GPT. The defaults are GPT-2 small (124M parameters)."""
+
+    vocab_size: int = 50_257
+    context_length: int = 1024  # tokens the model can see at once
+    emb_dim: int = 768
+    n_heads: int = 12
+    n_layers: int = 12
+    drop_rate: float = 0.1
+    qkv_bias: bool = True
+    tie_weights: bool = True  # output head = transposed token embedding
+    init_std: float = 0.02  # GPT-2's; narrow models learn to look back sooner with a larger one
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.emb_dim % self.n_heads:
+            raise ValueError(
+                f"emb_dim {self.emb_dim} cannot be divided among n_heads {self.n_heads}: "
+                f"choose a number of heads that divides {self.emb_dim}"
+            )
+        if self.init_std <= 0:
+            raise ValueError(f"init_std is {self.init_std}; it must be above 0")
+        if not 0 <= self.drop_rate < 1:
+            raise ValueError(f"drop_rate is {self.drop_rate}; it must lie in [0, 1)")
+
+    @classmethod
+    def preset(cls, name: str, **changes: object) -> GPTConfig:
+        """A named configuration: "course", "124M", "355M", "774M" or "1558M"."""
+        if name not in PRESETS:
+            raise ValueError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")
+        return replace(PRESETS[name], **changes)
+
+
+PRESETS = {
+    "course": GPTConfig(2048, 256, 128, n_heads=4, n_layers=4, drop_rate=0.0, init_std=0.09),
+    "124M": GPTConfig(),
+    "355M": GPTConfig(emb_dim=1024, n_heads=16, n_layers=24),
+    "774M": GPTConfig(emb_dim=1280, n_heads=20, n_layers=36),
+    "1558M": GPTConfig(emb_dim=1600, n_heads=25, n_layers=48),
+}
+
+
+class FeedForward(nn.Module):
+    """Each token thinks for itself: widen four times, bend (GELU), narrow again."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.expand = nn.Linear(config.emb_dim, 4 * config.emb_dim)
+        self.gelu = nn.GELU(approximate="tanh")
+        self.out_proj = nn.Linear(4 * config.emb_dim, config.emb_dim)
+        self.dropout = nn.Dropout(config.drop_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, emb_dim) → the same shape."""
+        return self.dropout(self.out_proj(self.gelu(self.expand(x))))
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then feed-forward, each behind a layer norm and around a shortcut."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.emb_dim)
+        self.attention = MultiHeadAttention(
+            config.emb_dim,
+            config.emb_dim,
+            config.context_length,
+            config.n_heads,
+            config.drop_rate,
+            config.qkv_bias,
+        )
+        self.norm2 = nn.LayerNorm(config.emb_dim)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        """(batch, tokens, emb_dim) → the same shape."""
+        x = x + self.attention(self.norm1(x), cache, layer)
+        return x + self.feed_forward(self.norm2(x))
+
+
+class GPTModel(nn.Module):
+    """Token ids in, a score for every possible next token out."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.emb_dim)
+        self.position_embedding = nn.Embedding(config.context_length, config.emb_dim)
+        self.dropout = nn.Dropout(config.drop_rate)
+        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
+        self.final_norm = nn.LayerNorm(config.emb_dim)
+        self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
+        self.apply(self._init_weights)
+        if config.tie_weights:
+            self.head.weight = self.token_embedding.weight
+
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.init_std
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if module is self.position_embedding:
+            nn.init.normal_(module.weight, std=0.01)  # half of GPT-2's 0.02, whatever the width
+        # 2 * n_layers shortcuts add up; smaller terms keep their sum at the scale of one.
+        if isinstance(module, (MultiHeadAttention, FeedForward)):
+            nn.init.normal_(module.out_proj.weight, std=std * (2 * self.config.n_layers) ** -0.5)
+
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """(batch, tokens) int64 → logits (batch, tokens, vocab_size).
+
+        With a cache, `ids` holds only the tokens that follow those already cached.
+        Raises ValueError for too long an input or an id outside the vocabulary.
+        """
+        start = cache.length if cache else 0
+        self._check(ids, start)
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)
+        x = self.dropout(self.token_embedding(ids) + self.position_embedding(positions))
+        for layer, block in enumerate(self.blocks):
+            x = block(x, cache, layer)
+        if cache:
+            cache.length += ids.shape[1]
+        return self.head(self.final_norm(x))
+
+    def _check(self, ids: Tensor, start: int) -> None:
+        limit, vocab_size = self.config.context_length, self.config.vocab_size
+        if ids.dim() != 2 or ids.shape[1] == 0:
+            raise ValueError(
+                f"ids have shape {tuple(ids.shape)}; the model takes (batch, tokens) with at "
+                f"least one token: add a batch dimension with ids[None]"
+            )
+        if start + ids.shape[1] > limit:
+            raise ValueError(
+                f"{start + ids.shape[1]} tokens do not fit into context_length {limit}: "
+                f"keep the last {limit} with ids[:, -{limit}:]"
+            )
+        if not torch.compiler.is_compiling():
+            low, high = ids.aminmax()
+            if low < 0 or high >= vocab_size:
+                bad = int(low if low < 0 else high)
+                raise ValueError(
+                    f"token id {bad} is outside the vocabulary of {vocab_size} "
+                    f"(0 … {vocab_size - 1}): was the text encoded with this model's tokenizer?"
+                )
+
+
+# built in: 04_pretraining/pretraining.ipynb
+@torch.no_grad()
+def mimetic_init(model: GPTModel, strength: float = 0.5) -> None:
+    """Let attention begin by looking for what resembles the query, and by copying it.
+
+    Keys become similar to queries, and the output projection similar to the transposed values. The
+    idea is from Trockman & Kolter (2023, arXiv 2305.09828), the signs are those that helped here.
+    Changes the model in place; `strength` 0 leaves it as it is.
+    """
+    for block in model.blocks:
+        queries, keys, values = block.attention.qkv.weight.chunk(3)  # each (emb_dim, emb_dim)
+        keys.mul_((1 - strength**2) ** 0.5).add_(strength * queries)
+        block.attention.out_proj.weight.add_(strength * values.T)
+
+
+def count_parameters(model: nn.Module, trainable: bool = False) -> int:
+    """Number of parameters; a matrix shared by two layers counts once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)

@@ -1,0 +1,103 @@
+"""What the tales let us measure: the floor under the loss, and what a model recalls.
+
+Notable: the grammar knows the exact probability of every tale, so the lowest reachable loss is a
+number, not a hope. Where a tale must repeat a name, an object or a colour, a reader who looks back
+is certain and a reader who does not can only guess: that is recall accuracy.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from data.world import Reading, explain
+
+
+class MarkedTale(NamedTuple):
+    """A tale between two <|endoftext|>, and where its tokens stand.
+
+    ids      (tokens + 2,) int64: <|endoftext|>, the tale, <|endoftext|>
+    ends     ends[i] is the number of characters before target token i, the last one added
+    recalls  (kind, positions): target positions of a mention that is certain for a good reader
+    """
+
+    ids: Tensor
+    ends: list[int]
+    recalls: list[tuple[str, range]]
+    reading: Reading
+
+
+def mark(tale: str, tokenizer) -> MarkedTale:
+    """Tokenize a tale and find its recall positions; target i is what must follow ids[: i + 1]."""
+    tokens = tokenizer.encode(tale)
+    ends = [0, *accumulate(len(tokenizer.decode([token])) for token in tokens)]
+    reading = explain(tale)
+    # A token belongs to a mention when they share a character; the space before may be part of it.
+    recalls = [
+        (
+            mention.kind,
+            range(
+                next(i for i, end in enumerate(ends[1:]) if end > mention.start),
+                next(i for i, end in enumerate(ends) if end >= mention.end),
+            ),
+        )
+        for mention in reading.recalls()
+    ]
+    ids = torch.tensor([tokenizer.eot_id, *tokens, tokenizer.eot_id])
+    return MarkedTale(ids, ends, recalls, reading)
+
+
+def floor_nats(tale: MarkedTale) -> Tensor:
+    """(targets,) nats that each target token costs a reader who knows the grammar by heart."""
+    log_mass = tale.reading.log_mass()
+    before = [log_mass[end] for end in tale.ends]
+    return torch.tensor(before) - torch.tensor([*before[1:], log_mass[-1]])
+
+
+class TaleTest:
+    """A set of tales as a test: `test(model)` measures loss and recall in one pass over them."""
+
+    def __init__(self, tales: Sequence[str], tokenizer, batch_size: int = 16) -> None:
+        if not tales:
+            raise ValueError("there are no tales to test with: give at least one")
+        # Tales of similar length share a batch, so little is computed for padding.
+        self.tales = sorted((mark(tale, tokenizer) for tale in tales), key=lambda t: len(t.ids))
+        self.batch_size = batch_size
+        self.tokens = sum(len(tale.ids) - 1 for tale in self.tales)
+        nats = -sum(tale.reading.log_prob for tale in self.tales)
+        self.floor = nats / self.tokens  # nats per token, the end of the tale included
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """{"val_loss": nats per token, kind: share of its mentions recalled, …}.
+
+        A mention counts as recalled when every one of its tokens is the model's first choice.
+        """
+        nats, hits = 0.0, defaultdict(list)
+        for tale, log_probs in self.predictions(model):
+            targets = tale.ids[1:]
+            nats -= log_probs.gather(1, targets[:, None]).sum().item()
+            right = log_probs.argmax(dim=1) == targets
+            for kind, positions in tale.recalls:
+                hits[kind].append(bool(right[list(positions)].all()))
+        recall = {kind: sum(hits[kind]) / len(hits[kind]) for kind in sorted(hits)}
+        return {"val_loss": nats / self.tokens, **recall}
+
+    @torch.no_grad()
+    def predictions(self, model: nn.Module):
+        """Yield every tale with the log-probabilities (targets, vocab) that the model gave."""
+        device = next(model.parameters()).device
+        was_training = model.training
+        model.eval()
+        for start in range(0, len(self.tales), self.batch_size):
+            batch = self.tales[start : start + self.batch_size]
+            ids = nn.utils.rnn.pad_sequence([tale.ids[:-1] for tale in batch], batch_first=True)
+            # Padding follows each tale, and attention only looks back: it changes nothing.
+            log_probs = model(ids.to(device)).float().log_softmax(dim=-1).cpu()
+            for tale, rows in zip(batch, log_probs, strict=True):
+                yield tale, rows[: len(tale.ids) - 1]
+        model.train(was_training)

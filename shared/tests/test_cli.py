@@ -1,0 +1,223 @@
+"""`python -m shared`: what a person sees of run, check and download."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import v4
+
+import shared.__main__ as door
+from shared import downloads
+from shared.setup_cell import ROOT
+
+
+def test_help_answers_without_heavy_imports() -> None:
+    code = "import sys, shared.__main__ as m; m.make_parser().format_help(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "numpy", "nbformat", "requests"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["04", "4", "04_pretraining", "04_pretraining/"])
+def test_a_chapter_has_short_names(name: str) -> None:
+    assert door.chapter(name) == "04_pretraining"
+
+
+def test_an_unknown_chapter_lists_the_known_ones(capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        door.main(["run", "99"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "'99'" in error and "bigram" in error and "06_finetune_instructions" in error
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["check", "more"], ["download", "--to"]])
+def test_bad_arguments(arguments: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        door.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: python -m shared" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------
+# run
+# ---------------------------------------------------------------------------------------------
+
+
+def write(path: Path, *cells: tuple[str, str], needs: tuple[str, ...] = ()) -> Path:
+    """A notebook of (source, tag) cells under a heading each."""
+    notebook = v4.new_notebook(metadata={"course": {"needs": list(needs)}})
+    for number, (source, tag) in enumerate(cells, start=1):
+        notebook.cells.append(v4.new_markdown_cell(f"## Section {number}"))
+        notebook.cells.append(v4.new_code_cell(source, metadata={"tags": [tag] if tag else []}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def course(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setattr(door, "ROOT", tmp_path)
+    for name in ("COURSE_RELEASE", "COURSE_CHECKPOINT", "COURSE_WEIGHTS"):
+        monkeypatch.setenv(name, "")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_run_tells_results_failures_and_skips(course: Path, monkeypatch, capsys) -> None:
+    def offline(name: str) -> Path:
+        raise downloads.FetchError(f"cannot get {name}: go online")
+
+    monkeypatch.setattr(downloads, "fetch", offline)
+    good = write(
+        course / "bigram" / "bigram.ipynb",
+        ("LONG = False", ""),
+        ("print('step 1')", "nbval-ignore-output"),
+        ("print('loss 2.41')\nprint(LONG)", "result"),
+    )
+    write(course / "04_pretraining" / "pretraining.ipynb", ("x = 1", ""), ("{}['a']", ""))
+    write(course / "04_pretraining" / "deeper.ipynb", ("print('gone on')", "result"))
+    write(course / "04_pretraining" / "exercises.ipynb", ("print('not run')", "result"))
+    write(course / "06_finetune_instructions" / "gpt2.ipynb", ("x", ""), needs=("gpt2.tiktoken",))
+    saved = good.read_bytes()
+
+    assert door.main(["run"]) == 1
+    out = capsys.readouterr().out
+    table = out.split("notebook", 1)[1].split("----\n")[-1].splitlines()
+    assert [line.split()[0] for line in table[:4]] == [
+        "bigram/bigram.ipynb",
+        "04_pretraining/pretraining.ipynb",  # the main notebook comes first
+        "04_pretraining/deeper.ipynb",
+        "06_finetune_instructions/gpt2.ipynb",
+    ]
+    assert table[0].endswith("loss 2.41; False")
+    assert "FAILED: cell 4: KeyError: 'a'" in table[1]
+    assert table[2].endswith("gone on")
+    assert "skipped: needs gpt2.tiktoken" in table[3]
+    assert "      step 1" in out  # training lines are passed on
+    assert re.search(r"\[1/4\] bigram/bigram.ipynb\s+\d:\d\d\s+cell\s+1/6\s+Section 1", out)
+    assert "not run" not in out
+    assert good.read_bytes() == saved
+    html = sorted(path.name for path in (course / "build").iterdir())
+    assert html == ["bigram.html", "deeper.html", "pretraining.html"]
+    assert "loss 2.41" in (course / "build" / "bigram.html").read_text()
+
+
+@pytest.mark.slow
+def test_run_names_the_cell_in_which_the_kernel_died(course: Path, capsys) -> None:
+    write(course / "bigram" / "bigram.ipynb", ("x = 1", ""), ("import os; os._exit(1)", ""))
+    assert door.main(["run"]) == 1
+    assert "FAILED: cell 4: Kernel died" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_run_goes_on_after_an_error_that_is_meant(course: Path, capsys) -> None:
+    cells = ("1 / 0", "raises-exception"), ("print('after it')", "result")
+    write(course / "bigram" / "bigram.ipynb", *cells)
+    assert door.main(["run"]) == 0
+    assert "after it" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_run_chooses_chapters_and_the_long_experiments(course: Path, capsys) -> None:
+    write(course / "bigram" / "bigram.ipynb", ("raise OSError", ""))
+    write(course / "01_text_data" / "text_data.ipynb", ("LONG = False\nprint(LONG)", "result"))
+    assert door.main(["run", "01", "--long"]) == 0
+    assert "True" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_release_stores_outputs_and_nothing_else(course: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COURSE_RELEASE", "1")
+    show = "import os; print(os.environ['COURSE_CHECKPOINT'])"
+    path = write(course / "bigram" / "bigram.ipynb", (show, ""))
+    exercises = write(course / "bigram" / "exercises.ipynb", ("print(1)", ""))
+    assert door.main(["run"]) == 0
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.cells[1].outputs[0].text == "bundled\n"
+    assert notebook.cells[1].metadata == {"tags": []}
+    assert "widgets" not in notebook.metadata
+    assert nbformat.read(exercises, as_version=4).cells[1].execution_count == 1
+    first = path.read_bytes()
+    assert door.main(["run"]) == 0
+    assert path.read_bytes() == first
+
+
+def test_run_without_notebooks_says_so(course: Path, capsys) -> None:
+    assert door.main(["run", "bigram"]) == 1
+    assert "no notebook to run in: bigram" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------
+# check
+# ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bundled(course: Path) -> Path:
+    """A course with its pins and all its data."""
+    (course / "requirements.txt").write_text("# pins\nnumpy==0.0.1\nregex==1\n")
+    for name in door.BUNDLED:
+        file = course / "data" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return course
+
+
+def test_check_is_ready_and_names_other_versions(bundled: Path, capsys) -> None:
+    assert door.main(["check"]) == 0
+    out = capsys.readouterr().out
+    assert "other than the tested 0.0.1" in out
+    assert "Python" in out and "memory" in out and "threads" in out
+    assert out.strip().endswith("This machine is ready for class.")
+
+
+def test_check_names_what_is_missing(bundled: Path, capsys) -> None:
+    (bundled / "requirements.txt").write_text("no-such-package-here==1.0\n")
+    (bundled / "data" / "tale.txt").unlink()
+    assert door.main(["check"]) == 1
+    out = capsys.readouterr().out.split("Not ready yet")[1]
+    assert "missing no-such-package-here: pip install -r requirements.txt" in out
+    assert "data/tale.txt is missing" in out
+
+
+# ---------------------------------------------------------------------------------------------
+# download
+# ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch) -> dict[str, downloads.Source]:
+    """Two files to fetch; "gone.txt" cannot be had."""
+    sources = {n: downloads.Source(n, "a text", "CC0", 3, "", ()) for n in ("a.txt", "gone.txt")}
+
+    def fetch(name: str) -> Path:
+        if name == "gone.txt":
+            raise downloads.FetchError(f"cannot get {name}: go online\nTried:")
+        path = tmp_path / "cache" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("abc")
+        return path
+
+    monkeypatch.setattr(downloads, "CATALOGUE", sources)
+    monkeypatch.setattr(downloads, "fetch", fetch)
+    return sources
+
+
+def test_download_fills_a_folder_for_a_class(catalogue, tmp_path: Path, capsys) -> None:
+    del catalogue["gone.txt"]
+    assert door.main(["download", "--to", str(tmp_path / "class" / "files")]) == 0
+    assert (tmp_path / "class" / "files" / "a.txt").read_text() == "abc"
+    assert "1 of 1 files" in capsys.readouterr().out
+
+
+def test_download_names_failures_and_goes_on(catalogue, capsys) -> None:
+    assert door.main(["download"]) == 1
+    out = capsys.readouterr().out
+    assert "FAILED: cannot get gone.txt: go online" in out
+    assert "1 of 2 files" in out

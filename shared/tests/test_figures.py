@@ -1,0 +1,240 @@
+"""Figures and widgets: what a notebook shows is stable, and moving a slider moves the picture."""
+
+import re
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from torch import nn
+
+from shared import figures, widgets
+from shared.gpt import GPTConfig, GPTModel
+
+matplotlib.use("Agg")
+NAMES = sorted(file.stem for file in figures.ASSETS.glob("*.svg"))
+CHAPTERS = ["bigram", "01", "02", "03", "04", "05", "06"]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    figures.style()
+    yield
+    plt.close("all")
+
+
+# --- the drawings ---
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_drawing_is_valid_and_of_one_visual_language(name):
+    text = (figures.ASSETS / f"{name}.svg").read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    assert len(text.encode()) < 30_000
+    # No width of its own: as an image it then fits any page, a narrow or a printed one too.
+    assert root.get("viewBox").startswith("0 0 900 ") and root.get("width") is None
+    tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+    # Plain shapes only: sites that show notebooks drop style sheets, markers and scripts.
+    assert tags <= {"svg", "title", "g", "rect", "path", "circle", "text", "tspan"}
+    assert all(float(size) >= 14 for size in re.findall(r'font-size="([\d.]+)"', text))
+    assert len(re.search("<title>(.+)</title>", text)[1]) > 40
+
+
+def test_drawing_has_a_description_for_front_ends_without_images():
+    shown = figures.picture("course-map")
+    bundle = shown._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(shown)
+    assert bundle["image/svg+xml"].startswith("<svg") and "course-map" in repr(shown)
+    assert "<b>" in repr(figures.picture("course-map", alt="a <b> c"))
+    assert "<title>a &lt;b&gt; c</title>" in figures.picture("course-map", alt="a <b> c").svg
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_every_chapter_of_the_map_can_be_lit(chapter):
+    plain = figures.picture("course-map").svg
+    lit = figures.picture("course-map", lit=chapter).svg
+    ElementTree.fromstring(lit)
+    assert lit.count('opacity="0.4"') - plain.count('opacity="0.4"') == len(CHAPTERS) - 1
+    assert f'data-chapter="{chapter}" stroke-width="4"' in lit
+
+
+def test_show_prints_the_description_without_a_front_end(capsys):
+    figures.show("bigram-counts")
+    assert capsys.readouterr().out.startswith("[figure bigram-counts: ")
+
+
+def test_unknown_names_are_refused_with_near_ones():
+    with pytest.raises(FileNotFoundError, match="bigram-counts"):
+        figures.picture("bigram-count")
+    with pytest.raises(FileNotFoundError, match="course-map"):
+        figures.picture("../README")
+    with pytest.raises(ValueError, match="'09'.*'04'"):
+        figures.picture("course-map", lit="09")
+    with pytest.raises(ValueError, match="no chapter"):
+        figures.picture("decoding", lit="04")
+
+
+# --- the plots ---
+
+
+def test_loss_curves_name_curves_and_levels_without_overlap():
+    steps = [0, 10, 20]
+    curves = {"training": (steps, [7.0, 2.0, 0.5]), "validation": (steps, [7.0, 2.1, 0.52])}
+    levels = {"uniform": 7.6, "bigram": 1.75, "floor": 0.34}
+    fig, ax = figures.loss_curves(curves, levels)
+    fig.canvas.draw()
+    boxes = [matplotlib.text.Text.get_window_extent(text) for text in ax.texts]
+    assert [text.get_text() for text in ax.texts][0] == "floor 0.34" and len(boxes) == 5
+    assert all(low.y1 <= high.y0 + 1 for low, high in zip(boxes, boxes[1:], strict=False))
+
+
+def test_end_labels_stay_inside_when_all_curves_end_at_the_top():
+    kinds = {kind: [0.0, 1.0] for kind in ("names", "objects", "colours", "animals")}
+    fig, ax = figures.recall_curves([0, 100], kinds)
+    fig.canvas.draw()
+    tops = [text.get_window_extent().y1 for text in ax.texts]
+    assert len(tops) == 4 and max(tops) <= ax.get_window_extent().y1 + 12
+
+
+def test_probability_bars_mark_the_target_and_show_white_space():
+    _, ax = figures.probability_bars([" fox", "\n"], torch.tensor([0.75, 0.25]), target="\n")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["␣fox", "↵"]
+    assert matplotlib.colors.to_hex(ax.patches[1].get_facecolor()) == figures.COLOURS["orange"]
+
+
+def test_surprise_strip_wraps_and_keeps_every_word():
+    words = ["once"] * 50
+    _, ax = figures.surprise_strip(words, [0.5] * 50, [0.1] * 50)
+    assert len(ax.texts) == 50 and len({text.get_position()[1] for text in ax.texts}) > 2
+    assert max(text.get_position()[0] for text in ax.texts) < figures.LINE
+    with pytest.raises(ValueError):
+        figures.surprise_strip(words, [0.5] * 49)
+
+
+def test_count_table_writes_counts_and_leaves_zeros_empty():
+    _, ax = figures.count_table([[0, 2], [1, 3]], ["a", " "])
+    assert [text.get_text() for text in ax.texts] == ["2", "1", "3"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "␣"]
+
+
+def test_loss_surface_and_schedule_draw_their_data():
+    _, ax = figures.loss_surface([0, 1], [0, 1, 2], [[3, 2], [2, 1], [1, 0]], [(0, 0), (1, 2)])
+    assert ax.lines[0].get_xydata().tolist() == [[0, 0], [1, 2]]
+    _, ax = figures.lr_schedule([0.0, 1e-3, 1e-4])
+    assert [text.get_text().strip() for text in ax.texts] == [
+        "1.0e-03 at step 1",
+        "1.0e-04 at step 2",
+    ]
+
+
+# --- the sampling explorer ---
+
+
+class Letters:
+    """A tokenizer of five letters; refuses others as CharTokenizer does."""
+
+    eot_id = 4
+
+    def encode(self, text):
+        if set(text) - set("abcd<"):
+            raise ValueError(f"unknown character in {text!r}")
+        return ["abcd<".index(letter) for letter in text]
+
+    def decode(self, ids):
+        return "".join("abcd<"[i] for i in ids)
+
+
+class Fixed(nn.Module):
+    """Gives the same next-token distribution after every prompt."""
+
+    def __init__(self):
+        super().__init__()
+        self.scores = nn.Parameter(torch.log(torch.tensor([0.5, 0.3, 0.15, 0.04, 0.01])))
+        self.dropout = nn.Dropout(0.5)
+        self.runs = 0
+
+    def forward(self, ids, cache=None):
+        self.runs += 1
+        return self.dropout(self.scores.expand(*ids.shape, 5))
+
+
+@pytest.fixture
+def explorer(monkeypatch):
+    def generate(model, ids, length, temperature, top_k, top_p, eos_id):
+        probs = widgets.next_token_probs(model.scores.detach(), temperature, top_k, top_p)
+        return torch.cat([ids, probs.multinomial(length, replacement=True)[None]], dim=1)
+
+    monkeypatch.setattr(widgets, "generate", generate)
+    return widgets.sampling_explorer(Fixed(), Letters(), "ab", max_new_tokens=20)
+
+
+def numbers(explorer):
+    return [float(cell) for cell in re.findall(r"<td>([\d.]+)</td>", explorer.bars.value)]
+
+
+def test_sliders_change_the_bars_at_once_and_do_not_run_the_model(explorer):
+    assert numbers(explorer) == [0.5, 0.3, 0.15, 0.04, 0.01]
+    runs = explorer.model.runs
+    explorer.temperature.value = 0.5
+    assert numbers(explorer)[0] > 0.6
+    explorer.temperature.value = 0
+    assert numbers(explorer) == [1, 0, 0, 0, 0]
+    explorer.temperature.value = 1
+    explorer.top_k.value = 2
+    assert numbers(explorer) == [0.625, 0.375, 0, 0, 0] and "2 tokens left" in explorer.bars.value
+    explorer.top_k.value = 0
+    explorer.top_p.value = 0.45
+    assert numbers(explorer)[0] == 1
+    explorer.top_p.value = 1
+    assert numbers(explorer) == [0.5, 0.3, 0.15, 0.04, 0.01] and explorer.model.runs == runs
+
+
+def test_write_button_writes_with_the_seed_and_leaves_the_notebooks_randomness_alone(explorer):
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    explorer.button.click()
+    assert torch.equal(torch.rand(1), expected)
+    first = explorer.text.value
+    assert "<b>ab</b>" in first and "temperature 1.0, seed 1" in first
+    explorer.seed.value = 2
+    second = explorer.text.value
+    explorer.seed.value = 1
+    assert explorer.text.value == first != second
+
+
+def test_explorer_writes_with_a_real_model():
+    model = GPTModel(GPTConfig(5, context_length=16, emb_dim=8, n_heads=2, n_layers=1))
+    explorer = widgets.sampling_explorer(model, Letters(), "ab", max_new_tokens=4)
+    explorer.button.click()
+    assert "<b>ab</b>" in explorer.text.value
+    explorer.prompt.value = "a" * 17  # longer than the context: the model's own words are shown
+    assert "16" in explorer.bars.value and model.training
+
+
+def test_explorer_explains_bad_prompts_and_recovers(explorer):
+    explorer.prompt.value = ""
+    assert "the prompt is empty" in explorer.bars.value
+    explorer.prompt.value = "<x>"
+    assert "&lt;x&gt;" in explorer.bars.value
+    explorer.top_k.value = 3
+    explorer.button.click()
+    assert explorer.text.value == ""
+    explorer.prompt.value = "a<"
+    assert len(numbers(explorer)) == 5 and "&lt;" in explorer.bars.value
+
+
+def test_explorer_restores_training_mode_and_has_words_without_a_front_end(explorer):
+    assert explorer.model.training
+    assert len(repr(explorer)) <= 110 and repr(explorer).startswith("sampling explorer")
+
+
+def test_sampling_figure_shows_each_setting():
+    settings = [{}, {"temperature": 0.5}, {"temperature": 1.5}, {"top_k": 3}, {"top_p": 0.7}]
+    fig, axes = widgets.sampling_figure(Fixed(), Letters(), "ab", settings)
+    assert [ax.get_title("left") for ax in axes][-2:] == ["top-k 3", "top-p 0.7"]
+    after = [[bar.get_width() for bar in ax.patches[5:]] for ax in axes]
+    assert after[0] == pytest.approx([0.5, 0.3, 0.15, 0.04, 0.01])
+    assert after[1][0] > after[0][0] > after[2][0]
+    assert after[3][3:] == [0, 0] and after[4] == pytest.approx([0.625, 0.375, 0, 0, 0], abs=1e-6)

@@ -1,0 +1,188 @@
+"""One source of truth: what a notebook builds is what shared/ holds.
+
+In shared/*.py the comment `# built in: 02_attention/attention.ipynb`, directly above a class or a
+function (above its decorators), names the notebook that builds it. The last definition of that
+name in that notebook must have the same syntax tree; docstrings, comments and annotations aside,
+so that a notebook may explain in prose what the finished class says in its docstring. The fields
+of a dataclass keep their annotations, since there they are code.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+from shared.setup_cell import ROOT
+
+BUILT_IN = re.compile(r"# built in: (\S+\.ipynb)$")
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def built_in(source: str) -> tuple[dict[str, str], list[str]]:
+    """From the comments of a module: name → the notebook that builds it, and misplaced comments."""
+    starts = {}  # line → name; a definition starts at its first decorator
+    for node in ast.parse(source).body:
+        if isinstance(node, Definition):
+            starts[min([node.lineno, *(d.lineno for d in node.decorator_list)])] = node.name
+    table, misplaced = {}, []
+    for number, line in enumerate(source.splitlines(), start=1):
+        if "# built in:" in line:
+            found = BUILT_IN.match(line)
+            if found and number + 1 in starts:
+                table[starts[number + 1]] = found[1]
+            else:
+                misplaced.append(f"line {number}: {line.strip()}")
+    return table, misplaced
+
+
+class Bare(ast.NodeTransformer):
+    """Takes docstrings and annotations away."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        return ast.Assign([node.target], node.value, lineno=0) if node.value else None
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        self._drop_docstring(node)
+        return self.generic_visit(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        self._drop_docstring(node)
+        # The fields stay as they are: `heads: int = 4` of a dataclass is more than a hint.
+        node.body = [p if isinstance(p, ast.AnnAssign) else self.visit(p) for p in node.body]
+        return node
+
+    def _drop_docstring(self, node: Definition) -> None:
+        if ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+
+
+def bare(source: str, name: str) -> ast.AST | None:
+    """The last definition of a name at the top level of a source, without what does not count."""
+    found = [n for n in ast.parse(source).body if isinstance(n, Definition) and n.name == name]
+    return Bare().visit(found[-1]) if found else None
+
+
+def notebook_source(path: Path) -> str:
+    """All code of a notebook as one module, `%magic` lines turned into calls."""
+    cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    return "\n".join(TransformerManager().transform_cell(source) for source in cells)
+
+
+def difference(shared: str, notebook: str, name: str) -> str:
+    """How the notebook's last definition differs from the shared one; "" when it does not."""
+    ours, theirs = bare(shared, name), bare(notebook, name)
+    if theirs is None:
+        return f"the notebook does not define {name}"
+    if ast.dump(ours) == ast.dump(theirs):
+        return ""
+    lines = [ast.unparse(ast.fix_missing_locations(tree)).splitlines() for tree in (ours, theirs)]
+    return "\n".join(difflib.unified_diff(*lines, "shared", "notebook", lineterm=""))
+
+
+MODULES = sorted((ROOT / "shared").glob("*.py"))
+BUILT = [
+    pytest.param(module, name, notebook, id=f"{module.stem}.{name}")
+    for module in MODULES
+    for name, notebook in built_in(module.read_text(encoding="utf-8"))[0].items()
+]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_comments_are_in_their_place(module: Path) -> None:
+    _, misplaced = built_in(module.read_text(encoding="utf-8"))
+    rule = "must read `# built in: FOLDER/NAME.ipynb`, directly above a class or function"
+    assert not misplaced, f"{module.name}: {rule}"
+
+
+@pytest.mark.parametrize(("module", "name", "notebook"), BUILT)
+def test_notebook_builds_what_is_shared(module: Path, name: str, notebook: str) -> None:
+    path = ROOT / notebook
+    assert path.is_file(), f"{module.name} says {name} is built in {notebook}: no such notebook"
+    found = difference(module.read_text(encoding="utf-8"), notebook_source(path), name)
+    assert not found, f"{name} in {notebook} is not the one of {module.name}:\n{found}"
+
+
+# ---------------------------------------------------------------------------------------------
+# The test itself
+# ---------------------------------------------------------------------------------------------
+
+SHARED = '''
+# built in: 02_attention/attention.ipynb
+@decorated
+class Attention(Module):
+    """Looks back."""
+
+    heads: int = 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens) → the same."""
+        y: Tensor = x + 1  # one more
+        return y
+'''
+SAME = """
+class Attention: pass
+
+@decorated
+class Attention(Module):
+    heads: int = 4
+    def forward(self, x):
+        y = (x
+             + 1)
+        return y
+"""
+
+
+def test_comments_name_the_notebook() -> None:
+    assert built_in(SHARED) == ({"Attention": "02_attention/attention.ipynb"}, [])
+    assert built_in("def f(): pass") == ({}, [])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "# built in: somewhere\ndef f(): pass",
+        "# built in: a/b.ipynb\n\ndef f(): pass",
+        "# built in: a/b.ipynb\nx = 1",
+        "class A:\n    # built in: a/b.ipynb\n    def f(self): pass",
+    ],
+)
+def test_misplaced_comments_are_refused(source: str) -> None:
+    table, misplaced = built_in(source)
+    assert table == {} and len(misplaced) == 1
+
+
+def test_docstrings_comments_and_annotations_do_not_count() -> None:
+    assert difference(SHARED, SAME, "Attention") == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("+ 1", "+ 2"),
+        ("heads: int", "heads: float"),
+        ("    heads: int = 4\n", ""),
+        ("@decorated", ""),
+        ("(Module)", ""),
+        ("forward", "call"),
+        ("return y", "return y\nclass Attention: pass"),
+    ],
+)
+def test_everything_else_counts(old: str, new: str) -> None:
+    assert "+++ notebook" in difference(SHARED, SAME.replace(old, new), "Attention")
+
+
+def test_a_missing_definition_is_named() -> None:
+    assert "does not define Attention" in difference(SHARED, "x = 1", "Attention")

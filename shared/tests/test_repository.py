@@ -1,0 +1,94 @@
+"""The repository as a whole: its layout, its pins, its one address, its clean-up rules."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from shared import setup_cell
+from shared.__main__ import CHAPTERS, pins
+from shared.setup_cell import ROOT
+
+TOP_LEVEL = {"README.md", "requirements.txt", "LICENSE", "data", "assets", "shared", *CHAPTERS}
+MAX_MEGABYTES = 10
+
+
+def repository_files() -> list[Path]:
+    """Files that git tracks or would track (relative to the root)."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        listed = subprocess.check_output(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git repository")
+    paths = [Path(os.fsdecode(name)) for name in listed.split(b"\0") if name]
+    return [path for path in paths if (ROOT / path).is_file()]
+
+
+def test_nothing_else_at_the_top() -> None:
+    top = {path.parts[0] for path in repository_files()}
+    assert {name for name in top if not name.startswith(".")} <= TOP_LEVEL
+
+
+def test_files_are_small_enough_to_clone() -> None:
+    sizes = {path: (ROOT / path).stat().st_size / 1e6 for path in repository_files()}
+    assert not {path: size for path, size in sizes.items() if size > MAX_MEGABYTES}
+
+
+def test_what_runs_make_is_ignored() -> None:
+    made = ["build/bigram.html", ".venv/pyvenv.cfg", "shared/__pycache__/gpt.pyc"]
+    made += ["bigram/.ipynb_checkpoints/bigram.ipynb"]
+    command = ["git", "check-ignore", *made]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 128:
+        pytest.skip("not a git repository")
+    assert done.stdout.split() == made
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "shared/tests/requirements.txt"])
+def test_requirements_are_exact_pins(file: str) -> None:
+    lines = [line.strip() for line in (ROOT / file).read_text().splitlines()]
+    loose = [x for x in lines if x and x[0] != "#" and not re.fullmatch(r"[\w-]+==[\w.]+", x)]
+    assert not loose
+
+
+def test_notebooks_packages_are_pinned() -> None:
+    pinned = {name.lower() for name in pins()}
+    brought_along = {"IPython"}  # by ipykernel
+    assert {name for name in setup_cell.PACKAGES if name.lower() not in pinned} <= brought_along
+    assert not {"tensorflow", "keras"} & pinned
+
+
+def test_the_address_stands_in_one_place() -> None:
+    """Notebooks and README.md are rewritten by `python -m shared.setup_cell`; others must not."""
+    address = setup_cell.REPO.removeprefix("https://github.com/")
+    rewritten = {".ipynb", ".md"}
+    holders = [
+        str(path)
+        for path in repository_files()
+        if path.suffix in {".py", ".yml", ".cfg", ".toml", ".txt", ".svg", ""}
+        and path.suffix not in rewritten
+        and address in (ROOT / path).read_text(encoding="utf-8", errors="ignore")
+    ]
+    assert holders == ["shared/setup_cell.py"]
+
+
+def test_readme_has_the_address() -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    assert setup_cell.with_addresses(text) == text, "run `python -m shared.setup_cell`"
+
+
+def test_the_ci_script_runs() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", script], check=True)
+    assert ".ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_licences() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert text.startswith("MIT License") and "CC0 1.0" in text

@@ -1,0 +1,457 @@
+"""Tokenizers: text to ids and back, in three steps: characters, words, byte pairs.
+
+Notable: words differ from characters in two methods only. BPETokenizer is byte-level with GPT-2's
+splitting rule, so every Unicode text has ids and comes back unchanged; it trains in seconds (each
+distinct word once, counts updated instead of recounted) and gives the same ids as tiktoken.
+Built in bigram and 01_text_data. BPE: Sennrich et al. 2016, arXiv 1508.07909; Radford et al. 2019.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
+from operator import index
+from pathlib import Path
+
+import regex
+import tiktoken
+
+UNKNOWN = "<|unk|>"
+END_OF_TEXT = "<|endoftext|>"
+
+# GPT-2's rule for cutting a text into pieces; merges never cross their borders. A piece is an
+# English ending ('s, 't, ...), letters, digits or other signs, the last three with the space
+# before them, or white space. tiktoken reads the same pattern; only letters younger than the
+# Unicode version of one of the two libraries may be cut differently.
+PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+PIECE = regex.compile(PATTERN)
+CACHE_SIZE = 200_000  # pieces remembered by encode; a book has some 20,000 distinct ones
+REMEDY = "The file is damaged: restore or download it again, or make it anew"
+
+
+# built in: bigram/bigram.ipynb
+class CharTokenizer:
+    """One token per character; the vocabulary is every character of a text, sorted."""
+
+    def __init__(self, text: str, unk: bool = False) -> None:
+        check_text(text)
+        self.vocab = sorted(set(self.split(text)))
+        if not self.vocab:
+            raise ValueError("the text is empty: a vocabulary needs at least one token")
+        if unk:
+            self.vocab = [token for token in self.vocab if token != UNKNOWN] + [UNKNOWN]
+        self.vocab_size = len(self.vocab)
+        self.ids = {token: id for id, token in enumerate(self.vocab)}
+        self.unknown_id = self.ids[UNKNOWN] if unk else None
+
+    def split(self, text: str) -> list[str]:
+        return list(text)
+
+    def join(self, tokens: list[str]) -> str:
+        return "".join(tokens)
+
+    def encode(self, text: str) -> list[int]:
+        tokens = self.split(text)
+        ids = [self.ids.get(token, self.unknown_id) for token in tokens]
+        if None in ids:
+            raise unknown_token(tokens[ids.index(None)], self.vocab_size)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.join([self.vocab[check_id(id, self.vocab_size)] for id in ids])
+
+
+# built in: bigram/bigram.ipynb
+class WordTokenizer(CharTokenizer):
+    """One token per word or punctuation mark; white space is dropped, so decoding guesses it."""
+
+    def split(self, text: str) -> list[str]:
+        pieces = re.split(r'([,.:;?_!"()\']|--|\s)', text)
+        return [piece.strip() for piece in pieces if piece.strip()]
+
+    def join(self, tokens: list[str]) -> str:
+        # No space before , . : ; ? ! ) nor after ( and none around an apostrophe.
+        return re.sub(r" (?=[,.:;?!)'])|(?<=[(']) ", "", " ".join(tokens))
+
+
+class BPETokenizer:
+    """Byte pair encoding: begin with the 256 bytes, then merge the most frequent pair, again and
+    again. A token's id is its rank, the order of its birth; special tokens follow the merges.
+
+    ranks: bytes → id; special_tokens: text → id; tokens: id → bytes, both kinds.
+    """
+
+    def __init__(
+        self, ranks: dict[bytes, int], special_tokens: Sequence[str] = (END_OF_TEXT,)
+    ) -> None:
+        check_special_tokens(special_tokens)
+        self.ranks = ranks
+        self.special_tokens = {token: len(ranks) + i for i, token in enumerate(special_tokens)}
+        self.tokens = {rank: token for token, rank in ranks.items()}
+        self.tokens |= {id: token.encode() for token, id in self.special_tokens.items()}
+        self.vocab_size = len(self.tokens)
+        self.cache: dict[str, list[int]] = {}  # most pieces of a text have been seen before
+
+    @classmethod
+    def train(
+        cls,
+        text: str | Iterable[str],
+        vocab_size: int,
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+    ) -> BPETokenizer:
+        """Learn a vocabulary of `vocab_size` tokens, special ones included, from one or many texts.
+
+        A special token found in the text is plain text: give documents as a list, not joined by it.
+        Raises ValueError for an empty text, too small a size, or one the text cannot fill.
+        """
+        check_special_tokens(special_tokens)
+        n_special = len(special_tokens)
+        if vocab_size < 256 + n_special:
+            raise ValueError(
+                f"vocab_size is {vocab_size}; 256 bytes and {n_special} special tokens need at "
+                f"least {256 + n_special}"
+            )
+        pieces = count_pieces([text] if isinstance(text, str) else text)
+        ranks = learn_ranks(pieces, vocab_size - n_special)
+        if (reached := len(ranks) + n_special) < vocab_size:
+            raise ValueError(
+                f"merges ran out at {reached} tokens: every piece of the text is one token by "
+                f"then; ask for vocab_size <= {reached}, or train on a longer text"
+            )
+        return cls(ranks, special_tokens)
+
+    def encode(self, text: str, allowed_special: Collection[str] = frozenset()) -> list[int]:
+        """Return the ids of a text.
+
+        `<|endoftext|>` in it is plain text, unless `allowed_special` (a set, or "all") names it.
+        Raises ValueError for a lone surrogate or an unknown special token.
+        """
+        check_text(text)
+        allowed = set(self.special_tokens if allowed_special == "all" else allowed_special)
+        check_allowed(allowed, self.special_tokens)
+        ids = []
+        for part in split_special(text, allowed):
+            if part in allowed:
+                ids.append(self.special_tokens[part])
+                continue
+            for piece in PIECE.findall(part):
+                if piece not in self.cache:
+                    self.remember(piece)
+                ids += self.cache[piece]
+        return ids
+
+    def remember(self, piece: str) -> None:
+        if len(self.cache) >= CACHE_SIZE:
+            self.cache.clear()
+        self.cache[piece] = encode_piece(piece.encode(), self.ranks)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of the ids; `decode(encode(text)) == text`.
+
+        A token may hold only some bytes of a character: ids cut there show U+FFFD (�) for it.
+        Raises ValueError for an id outside the vocabulary.
+        """
+        data = b"".join(self.tokens[check_id(id, self.vocab_size)] for id in ids)
+        return data.decode("utf-8", errors="replace")
+
+    @property
+    def eot_id(self) -> int:
+        """The id of <|endoftext|>, which stands between documents."""
+        if END_OF_TEXT not in self.special_tokens:
+            raise ValueError(f"this tokenizer has no {END_OF_TEXT}: add it to its special_tokens")
+        return self.special_tokens[END_OF_TEXT]
+
+    def save(self, path: str | Path) -> None:
+        """Write the ranks in tiktoken's text format; special tokens are not in the file."""
+        write_ranks(self.ranks, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path, special_tokens: Sequence[str] = (END_OF_TEXT,)) -> BPETokenizer:
+        """Read what `save` wrote, or GPT-2's own ranks (whose bytes come in another order).
+
+        Raises FileNotFoundError, or ValueError for a damaged file.
+        """
+        return cls(read_ranks(Path(path)), special_tokens)
+
+    def to_tiktoken(self, name: str = "course") -> tiktoken.Encoding:
+        """Return the same tokenizer as a tiktoken.Encoding, which is written in Rust and faster."""
+        return tiktoken.Encoding(
+            name,
+            pat_str=PATTERN,
+            mergeable_ranks=self.ranks,
+            special_tokens=self.special_tokens,
+            explicit_n_vocab=self.vocab_size,
+        )
+
+
+# ---------------------------------------------------------------------------------------------
+# The steps of byte pair encoding
+# ---------------------------------------------------------------------------------------------
+
+
+def count_pieces(texts: Iterable[str]) -> Counter[str]:
+    """Return how often each piece occurs: training needs every distinct word only once."""
+    pieces: Counter[str] = Counter()
+    for text in texts:
+        check_text(text)
+        pieces.update(PIECE.findall(text))
+    if not pieces:
+        raise ValueError("the text is empty: there is nothing to learn merges from")
+    return pieces
+
+
+def single_bytes(piece: str) -> list[bytes]:
+    """Return the bytes of a piece, one by one: "né" → [b"n", b"\\xc3", b"\\xa9"]."""
+    return [bytes([byte]) for byte in piece.encode()]
+
+
+def merge_pair(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
+    """Return the word with every occurrence of the pair, from the left, made one token."""
+    merged, i = [], 0
+    while i < len(word):
+        if tuple(word[i : i + 2]) == pair:
+            merged.append(word[i] + word[i + 1])
+            i += 2
+        else:
+            merged.append(word[i])
+            i += 1
+    return merged
+
+
+def learn_ranks(pieces: Counter[str], size: int) -> dict[bytes, int]:
+    """Return up to `size` tokens with their ranks: the 256 bytes, then one merge after the other.
+
+    Of equally frequent pairs the one of smallest bytes comes first, so a text always gives the
+    same ranks. There are fewer than `size` when every piece has become one token.
+    """
+    words = [single_bytes(piece) for piece in pieces]
+    times = list(pieces.values())  # how often each word occurs in the text
+    counts: Counter[tuple[bytes, bytes]] = Counter()
+    places = defaultdict(set)  # pair → the words that hold it
+    for i, word in enumerate(words):
+        for pair in pairwise(word):
+            counts[pair] += times[i]
+            places[pair].add(i)
+    heap = [(-count, pair) for pair, count in counts.items()]  # the smallest: most frequent
+    heapify(heap)
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    while heap and len(ranks) < size:
+        count, best = heappop(heap)
+        if -count != counts[best]:
+            continue  # an outdated entry: the pair's new count is in the heap as well
+        ranks.setdefault(best[0] + best[1], len(ranks))  # a token keeps its first rank
+        changes: Counter[tuple[bytes, bytes]] = Counter()
+        for i in places.pop(best):  # only the words that hold the pair change
+            for pair in pairwise(words[i]):
+                changes[pair] -= times[i]
+            words[i] = merge_pair(words[i], best)
+            for pair in pairwise(words[i]):
+                changes[pair] += times[i]
+                places[pair].add(i)
+        for pair, change in changes.items():
+            counts[pair] += change
+            if change and counts[pair]:
+                heappush(heap, (-counts[pair], pair))
+    return ranks
+
+
+def encode_piece(piece: bytes, ranks: dict[bytes, int]) -> list[int]:
+    """Merge neighbours into tokens, lowest rank first and the leftmost among equals.
+
+    A heap finds the next merge, so even a word of a million letters takes only seconds.
+    """
+    if piece in ranks:
+        return [ranks[piece]]
+    size = len(piece)
+    end = list(range(1, size + 1))  # the token that starts at i is piece[i : end[i]]
+    before = list(range(-1, size))  # before[i]: where the token to the left starts
+    heap: list[tuple[int, int, int]] = []
+
+    def consider(left: int) -> None:
+        """Put the token at `left` and its right neighbour into the heap, if they can merge."""
+        if left >= 0 and end[left] < size:
+            stop = end[end[left]]
+            rank = ranks.get(piece[left:stop])
+            if rank is not None:
+                heappush(heap, (rank, left, stop))
+
+    for left in range(size):
+        consider(left)
+    while heap:
+        _, left, stop = heappop(heap)
+        right = end[left]
+        if right >= stop or end[right] != stop:
+            continue  # outdated: one of the two has merged with another neighbour
+        end[left], end[right] = stop, size
+        before[stop] = left
+        consider(before[left])
+        consider(left)
+    ids, start = [], 0
+    while start < size:
+        ids.append(ranks[piece[start : end[start]]])
+        start = end[start]
+    return ids
+
+
+def split_special(text: str, allowed: Collection[str]) -> list[str]:
+    """Cut a text at the allowed special tokens, which stay as parts of their own."""
+    if not allowed:
+        return [text]
+    longest_first = sorted(allowed, key=len, reverse=True)
+    return regex.split(f"({'|'.join(map(regex.escape, longest_first))})", text)
+
+
+# ---------------------------------------------------------------------------------------------
+# Rank files, in tiktoken's format: a line per token, its bytes in base64, a space, its rank
+# ---------------------------------------------------------------------------------------------
+
+
+def write_ranks(ranks: dict[bytes, int], path: Path) -> None:
+    """Write a rank file; if that fails half-way, the old file stays as it was."""
+    in_order = sorted(ranks, key=ranks.__getitem__)
+    lines = [base64.b64encode(token) + b" %d\n" % ranks[token] for token in in_order]
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_bytes(b"".join(lines))
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_ranks(path: Path) -> dict[bytes, int]:
+    """Read a rank file.
+
+    Raises FileNotFoundError, and ValueError with file, line and remedy for a damaged file. The
+    format has no end mark: a file cut exactly between two lines reads as a smaller vocabulary.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no vocabulary file {path}: check the name, or write one with "
+            f"BPETokenizer.train(text, vocab_size).save(path)"
+        )
+    ranks: dict[bytes, int] = {}
+    number = 0
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            ranks[parse_rank_line(line, ranks)] = number - 1
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}. {REMEDY}") from None
+    if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
+        raise ValueError(
+            f"{path} ends after line {number} and lacks {len(missing)} of the 256 single bytes, "
+            f"the first {missing[0]:#04x}. {REMEDY}"
+        )
+    return ranks
+
+
+def parse_rank_line(line: bytes, ranks: dict[bytes, int]) -> bytes:
+    """Return the token of the next line of a rank file, where `ranks` holds those before it.
+
+    Raises ValueError for what no trained vocabulary can hold.
+    """
+    fields = line.split()
+    if len(fields) != 2:
+        raise ValueError(f"needs a token in base64, a space and its rank, but reads {line[:60]!r}")
+    try:
+        token = base64.b64decode(fields[0], validate=True)
+    except binascii.Error:
+        raise ValueError(f"{fields[0][:60]!r} is not base64") from None
+    if fields[1] != b"%d" % len(ranks):
+        raise ValueError(
+            f"the rank is {fields[1].decode(errors='replace')[:20]!r}, but ranks count up from 0 "
+            f"without gap or repetition, so it must be '{len(ranks)}'"
+        )
+    if token in ranks:
+        raise ValueError(f"the token {token!r} stands in line {ranks[token] + 1} already")
+    if len(token) > 1 and not any(
+        token[:i] in ranks and token[i:] in ranks for i in range(1, len(token))
+    ):
+        raise ValueError(f"the token {token!r} is not made of two tokens of earlier lines")
+    return token
+
+
+# ---------------------------------------------------------------------------------------------
+# Checks
+# ---------------------------------------------------------------------------------------------
+
+
+def check_text(text: str) -> None:
+    """Raise for what is no text: another type, or half a character (a lone surrogate)."""
+    if not isinstance(text, str):
+        raise TypeError(f"a tokenizer reads a text (str), not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text holds a lone surrogate, {text[error.start]!r}, at position {error.start}: "
+            f"that is half a character and has no bytes. Clean the text first, for example with "
+            f"text.encode('utf-8', 'replace').decode()"
+        ) from None
+
+
+def check_id(id: int, vocab_size: int) -> int:
+    """Return the id if the vocabulary has it, else raise."""
+    if not 0 <= index(id) < vocab_size:  # index: whole numbers only, also NumPy's and PyTorch's
+        raise ValueError(
+            f"token id {id} is outside the vocabulary (0 to {vocab_size - 1}): "
+            f"was it made by another tokenizer?"
+        )
+    return index(id)
+
+
+def unknown_token(token: str, vocab_size: int) -> ValueError:
+    """Return the error for a token that is not in a vocabulary made from a text."""
+    return ValueError(
+        f"{token!r} is not in the vocabulary of {vocab_size} tokens: build the tokenizer from a "
+        f"text that has it, or with unk=True, which gives {UNKNOWN} for everything unknown"
+    )
+
+
+def check_special_tokens(special_tokens: Sequence[str]) -> None:
+    """Raise unless the special tokens are a sequence of different, non-empty texts."""
+    distinct = set(special_tokens)
+    if isinstance(special_tokens, str) or "" in distinct or len(distinct) < len(special_tokens):
+        raise ValueError(
+            f"special_tokens is {special_tokens!r}; give a tuple of different, non-empty texts, "
+            f"like ({END_OF_TEXT!r},)"
+        )
+
+
+def check_allowed(allowed: set[str], special_tokens: Collection[str]) -> None:
+    """Raise for an allowed special token that the tokenizer does not have."""
+    if unknown := allowed - set(special_tokens):
+        raise ValueError(
+            f"allowed_special has {sorted(unknown)}, but the special tokens are "
+            f'{list(special_tokens)}: give a set of those, or "all"'
+        )
+
+
+# ---------------------------------------------------------------------------------------------
+# The two vocabularies of the course
+# ---------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def course_tokenizer() -> BPETokenizer:
+    """Return the course's own tokenizer, trained on its tales, facts, messages and instructions."""
+    from shared.datasets import DATA
+
+    return BPETokenizer.load(DATA / "course.tiktoken")
+
+
+@functools.cache
+def gpt2_tokenizer() -> tiktoken.Encoding:
+    """Return GPT-2's tokenizer of 50,257 tokens; its rank file is fetched on first use.
+
+    Raises shared.datasets.FetchError when the file can be had nowhere.
+    """
+    from shared.datasets import fetch
+
+    return BPETokenizer.load(fetch("gpt2.tiktoken")).to_tiktoken("gpt2")

@@ -1,0 +1,140 @@
+"""The sampling explorer: move temperature, top-k, top-p and seed, see bars and text change.
+
+Notable: bars are HTML, so nothing flickers; the model runs once per prompt, the filter at every
+move; only what ipywidgets 7 and 8 share. First used in 04_pretraining/pretraining.ipynb.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import torch
+from ipywidgets import HTML, Button, FloatSlider, HBox, IntSlider, Text, VBox
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from shared.figures import COLOURS, visible
+from shared.generate import generate, next_token_probs
+
+SETTINGS = [{"temperature": value} for value in (1.0, 0.5, 1.5)] + [{"top_k": 3}, {"top_p": 0.8}]
+BAR = '<div style="background:{};width:{:.0f}px;height:{}px"></div>'
+
+
+@torch.no_grad()
+def _read(model: nn.Module, tokenizer: Any, prompt: str) -> tuple[Tensor, Tensor]:
+    """The prompt's ids (1, tokens), and the logits (vocab,) of the token that follows."""
+    if not (ids := tokenizer.encode(prompt)):
+        raise ValueError("the prompt is empty: write at least one word")
+    batch = torch.tensor([ids], device=next(model.parameters()).device)
+    was_training = model.training
+    try:
+        return batch, model.eval()(batch)[0, -1].float().cpu()
+    finally:
+        model.train(was_training)
+
+
+def _bars(tokenizer: Any, logits: Tensor, setting: dict[str, Any], top: int) -> list[tuple]:
+    """(token, probability before, after the setting) of the `top` likeliest tokens."""
+    before, after = torch.softmax(logits, -1), next_token_probs(logits, **setting)
+    ids = before.argsort(descending=True, stable=True)[:top].tolist()
+    return [(visible(tokenizer.decode([i])), before[i].item(), after[i].item()) for i in ids]
+
+
+class SamplingExplorer(VBox):
+    """Sliders, the `top` bars of the next token that they change, and a button that writes.
+
+    model(ids (1, tokens)) -> logits (1, tokens, vocab). Stops at the tokenizer's end of text.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, prompt: str, max_new_tokens: int = 80, top: int = 12
+    ) -> None:
+        self.model, self.tokenizer, self.top, self.length = model, tokenizer, top, max_new_tokens
+        self.eos_id = getattr(tokenizer, "eot_id", getattr(tokenizer, "eot_token", None))
+        half = {"layout": {"width": "50%"}}
+        look = {"style": {"description_width": "90px"}, "layout": {"width": "95%"}}
+        self.prompt = Text(prompt, description="prompt", **look)
+        self.temperature = FloatSlider(
+            1, min=0, max=2, step=0.05, description="temperature", **look
+        )
+        self.top_k = IntSlider(0, min=0, max=50, description="top-k (0: off)", **look)
+        self.top_p = FloatSlider(1, min=0.05, max=1, step=0.05, description="top-p", **look)
+        self.seed = IntSlider(1, min=1, max=100, description="seed", **look)
+        self.button = Button(description="write", button_style="primary")
+        self.bars, self.text = HTML(), HTML()
+        sliders = [self.temperature, self.top_k, self.top_p, self.seed]
+        halves = VBox([*sliders, self.bars], **half), VBox([self.button, self.text], **half)
+        super().__init__([self.prompt, HBox(halves)])
+        self.prompt.observe(self._new_prompt, "value")
+        for control in sliders[:3]:
+            control.observe(self._new_bars, "value")
+        self.seed.observe(self._write, "value")
+        self.button.on_click(self._write)
+        self._new_prompt()
+
+    def setting(self) -> dict[str, Any]:
+        """The sliders as arguments of `generate` and `next_token_probs`; at its end each is off."""
+        top_p = self.top_p.value if self.top_p.value < 1 else None
+        return dict(temperature=self.temperature.value, top_k=self.top_k.value or None, top_p=top_p)
+
+    def _new_prompt(self, change: object = None) -> None:
+        try:
+            self.ids, self.logits = _read(self.model, self.tokenizer, self.prompt.value)
+        except ValueError as error:  # an empty prompt, an unknown character, too long a prompt
+            self.logits, self.bars.value = None, f"<i>{escape(str(error))}</i>"
+        self.text.value = ""
+        self._new_bars()
+
+    def _new_bars(self, change: object = None) -> None:
+        if self.logits is None:
+            return
+        rows = _bars(self.tokenizer, self.logits, self.setting(), self.top)
+        scale = 260  # pixels for probability 1, whatever the setting: only bars that change move
+        table = '<table style="line-height:20px">'
+        for token, before, after in rows:
+            bars = BAR.format("#b4bcc6", scale * before, 5)
+            bars += BAR.format(COLOURS["blue"], scale * after, 9)
+            table += f"<tr><td>{escape(token)}</td><td>{bars}</td><td>{after:.3f}</td></tr>"
+        left = int((next_token_probs(self.logits, **self.setting()) > 0).sum())
+        note = f"grey: the model's own probability; blue: after the sliders; {left:,} tokens left"
+        self.bars.value = f"{table}</table><small>{note}</small>"
+
+    def _write(self, button: object = None) -> None:
+        if self.logits is None:
+            return
+        ids, setting = self.ids, self.setting()
+        with torch.random.fork_rng([ids.device] if ids.is_cuda else []):  # leaves no trace
+            torch.manual_seed(self.seed.value)
+            out = generate(self.model, ids, self.length, eos_id=self.eos_id, **setting)
+        text = escape(self.tokenizer.decode(out[0].tolist()))
+        head, told, rest = text.partition(escape(self.prompt.value))
+        said = ", ".join(f"{name} {value}" for name, value in setting.items() if value is not None)
+        text = f'<div style="white-space:pre-wrap;line-height:1.5">{head}<b>{told}</b>{rest}</div>'
+        self.text.value = f"{text}<small>{said}, seed {self.seed.value}</small>"
+
+    def __repr__(self) -> str:
+        return "sampling explorer: run this cell in Jupyter or Colab to move its sliders"
+
+
+sampling_explorer = SamplingExplorer
+
+
+def sampling_figure(
+    model: nn.Module, tokenizer: Any, prompt: str, settings: list[dict] = SETTINGS, top: int = 9
+) -> tuple[Figure, Any]:
+    """The explorer's bars, one panel per setting (a dict of temperature, top_k, top_p)."""
+    _, logits = _read(model, tokenizer, prompt)
+    size = (1.2 + 1.75 * len(settings), 0.9 + 0.26 * top)
+    fig, grid = plt.subplots(1, len(settings), sharey=True, squeeze=False, figsize=size)
+    for ax, setting in zip(grid[0], settings, strict=True):
+        names, before, after = zip(*_bars(tokenizer, logits, setting, top), strict=True)
+        rows = range(len(names))
+        ax.barh(rows, before, height=0.8, color=COLOURS["line"])
+        ax.barh(rows, after, height=0.45, color=COLOURS["blue"])
+        ax.set_title(", ".join(f"{k.replace('_', '-')} {v}" for k, v in setting.items()), size=10)
+        ax.set(xlim=(0, 1.15), xticks=(0, 0.5, 1), yticks=rows, yticklabels=names)
+    grid[0, 0].invert_yaxis()
+    fig.supxlabel("probability (grey: the model's own; blue: after the setting)", size=10)
+    return fig, grid[0]
