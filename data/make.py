@@ -4,9 +4,9 @@
     python data/make.py --check     write nothing; say which files would change
 
 The hand-written files (`world.txt`, `tale.txt`, and the tables in the makers) are the sources.
-The tokenizer (`course.tiktoken`) is trained here too, on tales, rhymes, lessons, training messages
-and training instructions in their prompt format. The checkpoint is not made here: training is not
-the same to the last bit on every machine. `04_pretraining/pretraining.ipynb` writes it.
+The tokenizer (`course.tiktoken`) is trained here too, on all that training may read: tales, rhymes,
+lessons, messages and instructions in their prompt format. The checkpoint is not made here: training
+is not the same to the last bit on every machine. `04_pretraining/pretraining.ipynb` writes it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def make_files() -> Iterator[tuple[str, bytes]]:
     text = json.dumps(instructions, indent=1, ensure_ascii=False) + "\n"
     yield "instructions.json", text.encode()
 
-    known = [m["text"] for m in messages if m["split"] == "train"]
+    known = [m["text"] for m in messages if m["split"] in ("train", "unlabelled")]
     taught = [format_prompt(e) + e["output"] for e in instructions if e["split"] == "train"]
     tokenizer = BPETokenizer.train(train + rhymes + lessons + known + taught, VOCAB_SIZE)
     with tempfile.TemporaryDirectory() as folder:

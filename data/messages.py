@@ -765,13 +765,15 @@ your neighbours at number {house} saved {off} on heating. we are in your street 
 
 # --- from patterns to messages -------------------------------------------------------------------
 
-# Of every ten patterns seven go to training, one to validation, two to the test. The places are
-# spread out, so that ten neighbours, the tricky ones too, always meet all three.
-DEAL = ("train", "train", "test", "train", "train", "val", "train", "test", "train", "train")
+# Texts are free, labels are work: of every ten patterns five are only read in pretraining
+# ("unlabelled": do not learn from their labels), two are labelled for training, one is for
+# validation, two are for the test. Ten neighbours, the tricky ones too, always meet all four.
+DEAL = ("unlabelled", "train", "test", "unlabelled", "unlabelled",
+        "val", "train", "test", "unlabelled", "unlabelled")  # fmt: skip
 # Luck of the deal: over the seeds 1 to 24 a naive Bayes on words gets 90-96% of the test (mean 93%)
 # and a spam F1 of 0.72-0.88 (mean 0.79). Seed 8 is an ordinary deal, and its val is like its test.
 DEAL_SEED = 8
-SHARE = {"train": 0.7, "val": 0.1, "test": 0.2}
+SHARE = {"train": 0.2, "unlabelled": 0.5, "val": 0.1, "test": 0.2}
 TOTALS = {"ham": 3440, "spam": 560}  # 14% spam, about what a real phone gets
 MAX_CHARACTERS = 160  # one SMS
 # How people (and spammers) type: (all lower case and no final full stop, ALL CAPITALS).
@@ -825,7 +827,7 @@ def fill(pattern: str, rng: random.Random) -> str:
 
 
 def make_messages(seed: int = 7) -> list[dict[str, str]]:
-    """The whole data set: dicts with label (ham, spam), text and split (train, val, test).
+    """The whole data set: dicts with label (ham, spam), text, and split (a key of SHARE).
 
     The seed changes fills, typing habits and order; a pattern's split never changes. Patterns of
     one class and split take turns until the quota is full; a turn with nothing new to say after

@@ -15,7 +15,6 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -123,6 +122,7 @@ def execute(path: Path, long: bool, releasing: bool) -> tuple[str, str]:
             cell.outputs, cell.execution_count = [], None  # nothing old in what is shown
             if long:
                 cell.source = re.sub(r"(?m)^LONG = False\b", "LONG = True", cell.source)
+    narrator = Narrator(notebook)
     client = Narrated(
         notebook,
         km=AsyncKernelManager(
@@ -135,14 +135,14 @@ def execute(path: Path, long: bool, releasing: bool) -> tuple[str, str]:
         store_widget_state=False,  # GitHub cannot show notebooks that hold it
         record_timing=False,  # the same run gives the same file
         coalesce_streams=True,
-        on_cell_start=narrator(notebook),
+        on_cell_start=narrator,
     )
     state = "ok"
     try:
         client.execute()
         result = "; ".join(printed(cell) for cell in notebook.cells if "result" in tags(cell))
     except (CellExecutionError, DeadKernelError, RuntimeError) as error:
-        state, result = "FAILED", failure(notebook, error)
+        state, result = "FAILED", failure(notebook, narrator.cell, error)
     write_html(notebook, path)
     if releasing and state == "ok" and not long:  # a long run records itself in a JSON file
         notebook.metadata["language_info"] = {"name": "python"}
@@ -160,25 +160,26 @@ def printed(cell) -> str:
     return "; ".join(" ".join(line.split()) for line in "".join(texts).strip().splitlines())
 
 
-def narrator(notebook) -> Callable[..., None]:
+class Narrator:
     """A hook that prints a line whenever the execution enters a new section."""
-    began = time.monotonic()
-    headings, heading = [], ""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown" and (found := re.search(r"(?m)^#+ (.+)$", cell.source)):
-            heading = found[1]
-        headings.append(heading)
-    shown = set()
 
-    def narrate(cell, cell_index) -> None:
-        if headings[cell_index] not in shown:
-            shown.add(headings[cell_index])
-            minutes, seconds = divmod(int(time.monotonic() - began), 60)
-            place = f"{cell_index + 1}/{len(headings)}"
+    def __init__(self, notebook):
+        self.began = time.monotonic()
+        self.cell = 1  # the one that runs, counted from 1
+        self.headings, self.shown, heading = [], set(), ""
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown" and (found := re.search(r"(?m)^#+ (.+)$", cell.source)):
+                heading = found[1]
+            self.headings.append(heading)
+
+    def __call__(self, cell, cell_index: int) -> None:
+        self.cell, heading = cell_index + 1, self.headings[cell_index]
+        if heading not in self.shown:
+            self.shown.add(heading)
+            minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
+            place = f"{self.cell}/{len(self.headings)}"
             clock = f"{minutes:2}:{seconds:02}"
-            print(f"  {clock}  cell {place:>7}  {headings[cell_index]}", flush=True)
-
-    return narrate
+            print(f"  {clock}  cell {place:>7}  {heading}", flush=True)
 
 
 def fetch_needs(notebook) -> str | None:
@@ -202,14 +203,13 @@ def fetch_needs(notebook) -> str | None:
     return None
 
 
-def failure(notebook, error: Exception) -> str:
-    """Which cell failed, and with what."""
+def failure(notebook, at: int, error: Exception) -> str:
+    """Which cell failed, and with what; without an error message it was the one that ran."""
     for number, cell in enumerate(notebook.cells, start=1):
         for output in cell.get("outputs", []):
             if output.output_type == "error" and "raises-exception" not in tags(cell):
                 return f"cell {number}: {output.ename}: {(output.evalue.splitlines() or [''])[0]}"
-    started = [n for n, cell in enumerate(notebook.cells, 1) if cell.get("execution_count")]
-    return f"cell {max(started, default=1)}: {(str(error).splitlines() or ['stopped'])[0]}"
+    return f"cell {at}: {(str(error).splitlines() or ['stopped'])[0]}"
 
 
 def write_html(notebook, path: Path) -> None:

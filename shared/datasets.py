@@ -55,6 +55,7 @@ __all__ = [
 
 TALES = {"train": "stories.txt", "val": "stories_val.txt"}
 SPLITS = ("train", "val", "test")
+MESSAGE_SPLITS = ("train", "unlabelled", "val", "test")
 LABELS = ("ham", "spam")
 
 
@@ -212,7 +213,11 @@ def _lines(path: Path) -> list[str]:
 
 
 def load_messages(split: str | None = None) -> pd.DataFrame:
-    """Return the short messages (label "ham" or "spam", text, split), or one split of them."""
+    """Return the short messages (label "ham" or "spam", text, split), or one split of them.
+
+    Pretraining reads the texts of "unlabelled" and "train"; whoever learns from the labels of
+    "unlabelled" as well has five times the labels, and should say so.
+    """
     path = DATA / "messages.csv"
     _read(path)
     try:
@@ -226,7 +231,7 @@ def load_messages(split: str | None = None) -> pd.DataFrame:
                 f"{path} has no column {column!r}, only {', '.join(table.columns)}: "
                 "its first line must be label,text,split"
             )
-    for column, allowed in (("label", LABELS), ("split", SPLITS)):
+    for column, allowed in (("label", LABELS), ("split", MESSAGE_SPLITS)):
         wrong = table.index[~table[column].isin(allowed)]
         if len(wrong):
             raise ValueError(
@@ -237,7 +242,7 @@ def load_messages(split: str | None = None) -> pd.DataFrame:
     if len(blank):
         raise ValueError(f"{path}, message {blank[0] + 1} has an empty text: write it or remove it")
     if split is not None:
-        _one_of(split, SPLITS, "split")
+        _one_of(split, MESSAGE_SPLITS, "split")
         table = table[table["split"] == split].reset_index(drop=True)
     return table
 
@@ -277,7 +282,7 @@ def load_instructions(split: str | None = None) -> list[dict[str, str]]:
 
 
 def pretraining_documents(split: str) -> list[str]:
-    """Return the documents of "train" (tales, rhymes, facts and unlabelled training messages,
+    """Return the documents of "train" (tales, rhymes, facts and messages without labels,
     mixed in an order that is always the same), of "val" (the validation tales), or "rhymes"
     alone, which a training run may read first."""
     if split == "rhymes":
@@ -285,7 +290,8 @@ def pretraining_documents(split: str) -> list[str]:
     documents = load_tales(split)
     if split == "train":
         documents += _lines(DATA / "rhymes.txt") + _lines(DATA / "facts.txt")
-        documents += load_messages("train")["text"].tolist()
+        for known in ("train", "unlabelled"):
+            documents += load_messages(known)["text"].tolist()
         random.Random(123).shuffle(documents)
     return documents
 

@@ -109,7 +109,7 @@ def test_messages_are_as_many_as_promised():
     table = load_messages()
     assert len(table) >= 3000
     assert table["split"].value_counts(normalize=True).to_dict() == pytest.approx(
-        {"train": 0.7, "val": 0.1, "test": 0.2}, abs=0.01
+        {"train": 0.2, "unlabelled": 0.5, "val": 0.1, "test": 0.2}, abs=0.01
     )
 
 
