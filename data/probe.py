@@ -1,10 +1,12 @@
 """Is the data good enough to build on? Two short fine-tunings of the course's model tell.
 
-    python data/probe.py       (some four minutes on two CPU cores; --control adds two)
+    python data/probe.py       (some four minutes on two CPU cores; --control adds three)
 
-Spam: the network learns the training messages and is tested on patterns never seen, beside itself
+Spam: the network learns the labelled messages and is tested on patterns never seen, beside itself
 from random weights and a count of words (naive Bayes). Instructions: it learns to answer, and is
-asked about arguments that no instruction ever showed. The exit status is 1 for a verdict of no.
+asked about arguments that no instruction ever showed. Half of what it reads there are lessons of
+pretraining, said again: without them it soon forgets the facts that no instruction asks about.
+The exit status is 1 for a verdict of no.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.instructions import format_prompt  # noqa: E402
-from shared.datasets import load_instructions, load_messages  # noqa: E402
+from shared.datasets import load_instructions, load_messages, load_text  # noqa: E402
 from shared.generate import generate  # noqa: E402
 from shared.gpt import GPTModel  # noqa: E402
 from shared.tokenizers import course_tokenizer  # noqa: E402
@@ -165,11 +167,14 @@ def probe_instructions(model: GPTModel, steps: int, control: bool, seed: int) ->
             test.append((entry, prompt))
     print(f"\ninstructions: {len(rows)} to learn, {len(test)} with arguments never asked;",
           "left out", ", ".join(f"{count} {why}" for why, count in left_out.items()))  # fmt: skip
+    lessons = load_text("facts.txt").splitlines()
+    lessons = [[tokenizer.eot_id, *tokenizer.encode(text), tokenizer.eot_id] for text in lessons]
+    said_again = [(ids[:-1], ids[1:]) for ids in lessons]
     entries, prompts = zip(*test, strict=True)
     right = defaultdict(lambda: defaultdict(list))  # network → task → whether each answer is right
     for name in ("untrained", "pretrained") if control else ("pretrained",):
         network = network_of(model, name, seed)
-        finetune(network, [rows], steps, 1e-3, seed)
+        finetune(network, [rows, said_again], steps, 1e-3, seed)
         for entry, text in zip(entries, answers(network, prompts), strict=True):
             for task in (entry["task"], "all work" if entry["input"] else "all facts", "all"):
                 right[name][task].append(text == entry["output"])

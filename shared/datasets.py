@@ -113,6 +113,7 @@ def _one_of(value: str, allowed: Iterable[str], what: str) -> None:
 # ---------------------------------------------------------------------------------------------
 
 
+# built in: 01_text_data/text_data.ipynb
 class NextTokenDataset(Dataset):
     """Windows of `context_length` tokens; the target is the same window one token later."""
 

@@ -25,6 +25,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
+from shared.files import write_atomically
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"  # the bundled texts
 BUILD = ROOT / "build"  # a student's own runs; git ignores it
@@ -329,14 +331,8 @@ def gutenberg_body(text: str) -> str:
 def _land(name: str, content: bytes) -> Path:
     """Write a file of the cache: whole or not at all, even if two processes do so at once."""
     path = cache_dir() / name
-    part = path.with_name(f"{name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(content)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_atomically(path, lambda file: file.write(content))
     except OSError as error:
         raise FetchError(
             f"cannot write {path} ({error}): set COURSE_CACHE to a folder with room for it"

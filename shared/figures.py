@@ -202,27 +202,45 @@ def surprise_strip(
     return fig, ax
 
 
-def count_table(
-    matrix: Table, labels: Sequence[str], title: str | None = None, numbers: str = "{:.0f}"
+def _heat_table(
+    matrix: Table, labels: Sequence[str], top: float, numbers: str, words: dict[str, str | None]
 ) -> tuple[Figure, Axes]:
-    """Counts of pairs: row this token, column the next; `numbers` formats a cell ("" for none)."""
+    """A square table coloured up to `top`, zeros empty, with the same labels on both sides."""
     table = np.asarray(matrix, dtype=float)
     side = 1.2 + 0.36 * len(labels)
     fig, ax = plt.subplots(figsize=(side, side))
-    ax.imshow(table / max(table.max(), 1e-12), cmap=HEAT, vmin=0, vmax=1)
+    ax.imshow(table / max(top, 1e-12), cmap=HEAT, vmin=0, vmax=1)
     for row, column in np.argwhere(table > 0) if numbers else ():
-        ink = COLOURS["paper" if table[row, column] > 0.6 * table.max() else "ink"]
+        ink = COLOURS["paper" if table[row, column] > 0.6 * top else "ink"]
         text = numbers.format(table[row, column])
         ax.text(column, row, text, ha="center", va="center", color=ink, size=9)
     names = [visible(label) for label in labels]
-    ax.set_xticks(range(len(names)), names)
+    turn = {"rotation": 90} if max(map(len, names)) > 3 else {}
+    ax.set_xticks(range(len(names)), names, **turn)
     ax.set_yticks(range(len(names)), names)
     ax.xaxis.tick_top()
     ax.tick_params(length=0, labelcolor=COLOURS["ink"])
     ax.spines[:].set_visible(False)
     ax.xaxis.set_label_position("top")
-    ax.set(xlabel="next", ylabel="this", title=title)
+    ax.set(**words)
     return fig, ax
+
+
+def count_table(
+    matrix: Table, labels: Sequence[str], title: str | None = None, numbers: str = "{:.0f}"
+) -> tuple[Figure, Axes]:
+    """Counts of pairs: row this token, column the next; `numbers` formats a cell ("" for none)."""
+    words = {"xlabel": "next", "ylabel": "this", "title": title}
+    return _heat_table(matrix, labels, np.max(np.asarray(matrix, dtype=float)), numbers, words)
+
+
+def attention_map(
+    weights: Table, labels: Sequence[str], title: str | None = None
+) -> tuple[Figure, Axes]:
+    """Attention weights (tokens, tokens): row who looks, column at whom; numbers if they fit."""
+    rows = [[float(weight) for weight in row] for row in weights]
+    words = {"xlabel": "at whom", "ylabel": "who looks", "title": title}
+    return _heat_table(rows, labels, 1.0, "{:.1f}" if len(labels) <= 8 else "", words)
 
 
 def loss_surface(

@@ -7,6 +7,7 @@ is certain and a reader who does not can only guess: that is recall accuracy.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
@@ -33,10 +34,19 @@ class MarkedTale(NamedTuple):
 
 
 def mark(tale: str, tokenizer) -> MarkedTale:
-    """Tokenize a tale and find its recall positions; target i is what must follow ids[: i + 1]."""
+    """Tokenize a tale and find its recall positions; target i is what must follow ids[: i + 1].
+
+    Raises ValueError for a text that the grammar cannot tell: it has no floor.
+    """
+    reading = explain(tale)
+    if not reading.ways:
+        known = reading.log_mass().index(-math.inf) - 1
+        raise ValueError(
+            f"the grammar tells no such tale, it would go on otherwise (or end otherwise) after "
+            f"{tale[:known][-30:]!r}: give a whole tale of the valley"
+        )
     tokens = tokenizer.encode(tale)
     ends = [0, *accumulate(len(tokenizer.decode([token])) for token in tokens)]
-    reading = explain(tale)
     # A token belongs to a mention when they share a character; the space before may be part of it.
     recalls = [
         (

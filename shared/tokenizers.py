@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -22,6 +21,8 @@ from pathlib import Path
 
 import regex
 import tiktoken
+
+from shared.files import write_atomically
 
 UNKNOWN = "<|unk|>"
 END_OF_TEXT = "<|endoftext|>"
@@ -317,12 +318,7 @@ def write_ranks(ranks: dict[bytes, int], path: Path) -> None:
     """Write a rank file; if that fails half-way, the old file stays as it was."""
     in_order = sorted(ranks, key=ranks.__getitem__)
     lines = [base64.b64encode(token) + b" %d\n" % ranks[token] for token in in_order]
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(b"".join(lines))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(path, lambda file: file.writelines(lines))
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.weights import load_torch, write_atomically
+from shared.files import write_atomically
+from shared.weights import load_torch
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, each (batch, tokens) int64
 
@@ -117,7 +118,7 @@ def load_state(path: Path, settings: Mapping) -> dict:
     when the file is no training state.
     """
     state = load_torch(path)
-    if not isinstance(state, dict) or "settings" not in state:
+    if not isinstance(state, dict) or not {"settings", "torch_rng", "history"} <= state.keys():
         raise ValueError(f"{path} holds no training state: remove it to start afresh")
     for name, value in settings.items():
         saved = state["settings"].get(name)

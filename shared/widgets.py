@@ -1,26 +1,150 @@
-"""The sampling explorer: move temperature, top-k, top-p and seed, see bars and text change.
+"""The explorers: type, move a slider, and see at once what changes.
 
-Notable: bars are HTML, so nothing flickers; the model runs once per prompt, the filter at every
-move; only what ipywidgets 7 and 8 share. First used in 04_pretraining/pretraining.ipynb.
+tokenizer_playground  a text in coloured tokens with their ids, cut by one tokenizer or another
+merge_stepper         the merges of byte pair encoding, one by one
+sampling_explorer     temperature, top-k, top-p and seed: the bars of the next token, and a text
+Notable: all is HTML, so nothing flickers; only what ipywidgets 7 and 8 share; beside each explorer
+a figure that shows the same where no Python runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
+from itertools import cycle
 from typing import Any
 
 import torch
-from ipywidgets import HTML, Button, FloatSlider, HBox, IntSlider, Text, VBox
+from ipywidgets import HTML, Button, FloatSlider, HBox, IntSlider, Text, ToggleButtons, VBox
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from shared.figures import COLOURS, visible
 from shared.generate import generate, next_token_probs
+from shared.tokenizers import BPETokenizer
 
 SETTINGS = [{"temperature": value} for value in (1.0, 0.5, 1.5)] + [{"top_k": 3}, {"top_p": 0.8}]
 BAR = '<div style="background:{};width:{:.0f}px;height:{}px"></div>'
 
+
+TINTS = ("#dbe7f5", "#fbe3cf", "#d6ebe1", "#e6def3", "#f4e8c4")  # backgrounds of tokens, in turn
+
+
+def pieces(tokenizer: Any, text: str) -> list[tuple[str, int]]:
+    """The tokens of a text as they can be shown, and their ids; half a character as its bytes."""
+    encode = getattr(tokenizer, "encode_ordinary", tokenizer.encode)
+    shown = []
+    for id in encode(text):
+        piece = tokenizer.decode([id])
+        if "\N{REPLACEMENT CHARACTER}" in piece and piece not in text:
+            whole = getattr(tokenizer, "decode_single_token_bytes", None)
+            piece = (whole(id) if whole else tokenizer.tokens[id]).hex(" ")
+        shown.append((visible(piece), id))
+    return shown
+
+
+def _count(tokens: list, text: str) -> str:
+    return f"{len(tokens)} tokens for {len(text)} characters"
+
+
+def _boxes(tokens: list[tuple[str, int]]) -> str:
+    """Tokens as coloured boxes, their ids below them."""
+    boxes = "".join(
+        f'<span style="display:inline-block;margin:2px;padding:2px 5px;border-radius:4px;'
+        f'text-align:center;color:{COLOURS["ink"]};background:{tint}">'
+        f'<span style="white-space:pre">{escape(token)}</span><br><small>{id}</small></span>'
+        for (token, id), tint in zip(tokens, cycle(TINTS), strict=False)
+    )
+    return f'<div style="line-height:1.3">{boxes}</div>'
+
+
+class TokenizerPlayground(VBox):
+    """A text field, a switch between tokenizers, and the text in coloured tokens with their ids."""
+
+    def __init__(self, tokenizers: Mapping[str, Any], text: str) -> None:
+        if not tokenizers:
+            raise ValueError("there is no tokenizer to play with: give at least one, with its name")
+        self.tokenizers = dict(tokenizers)
+        self.text = Text(text, description="text", layout={"width": "95%"})
+        self.choice = ToggleButtons(options=list(self.tokenizers), description="cut into")
+        self.count, self.tokens = HTML(), HTML()
+        super().__init__([self.text, self.choice, self.count, self.tokens])
+        self.text.observe(self._show, "value")
+        self.choice.observe(self._show, "value")
+        self._show()
+
+    def _show(self, change: object = None) -> None:
+        text = self.text.value
+        try:
+            tokens = pieces(self.tokenizers[self.choice.value], text)
+        except ValueError as error:  # a character that this tokenizer does not know
+            self.count.value, self.tokens.value = "", f"<i>{escape(str(error))}</i>"
+            return
+        self.count.value = f"<b>{_count(tokens, text)}</b>"
+        self.tokens.value = _boxes(tokens)
+
+    def __repr__(self) -> str:
+        return "tokenizer playground: run this cell in Jupyter or Colab to type into it"
+
+
+tokenizer_playground = TokenizerPlayground
+
+
+class MergeStepper(VBox):
+    """A slider over the merges of a BPETokenizer: the text as only the first ones leave it."""
+
+    def __init__(self, tokenizer: BPETokenizer, text: str) -> None:
+        self.tokenizer = tokenizer
+        self.merges = sorted(tokenizer.ranks, key=tokenizer.ranks.get)[256:]
+        look = {"style": {"description_width": "60px"}, "layout": {"width": "95%"}}
+        self.text = Text(text, description="text", **look)
+        self.step = IntSlider(0, min=0, max=len(self.merges), description="merges", **look)
+        self.count, self.tokens = HTML(), HTML()
+        super().__init__([self.text, self.step, self.count, self.tokens])
+        self.text.observe(self._show, "value")
+        self.step.observe(self._show, "value")
+        self._show()
+
+    def _show(self, change: object = None) -> None:
+        text, step = self.text.value, self.step.value
+        tokens = pieces(first_merges(self.tokenizer, step), text)
+        last = f", the last one: {visible(self.merges[step - 1].decode(errors='replace'))}"
+        self.count.value = f"<b>{_count(tokens, text)}</b>{escape(last) if step else ''}"
+        self.tokens.value = _boxes(tokens)
+
+    def __repr__(self) -> str:
+        return "merge stepper: run this cell in Jupyter or Colab to move its slider"
+
+
+merge_stepper = MergeStepper
+
+
+def first_merges(tokenizer: BPETokenizer, merges: int) -> BPETokenizer:
+    """The tokenizer as it was after so many merges: a small vocabulary begins every larger one."""
+    kept = {token: rank for token, rank in tokenizer.ranks.items() if rank < 256 + merges}
+    return BPETokenizer(kept, ())
+
+
+def tokenizer_figure(tokenizers: Mapping[str, Any], text: str) -> tuple[Figure, list[Axes]]:
+    """The playground's tokens, one panel per tokenizer."""
+    rows = {name: pieces(tokenizer, text) for name, tokenizer in tokenizers.items()}
+    fig, grid = plt.subplots(len(rows), 1, squeeze=False, figsize=(8.4, 0.9 * len(rows)))
+    for ax, (name, tokens) in zip(grid[:, 0], rows.items(), strict=True):
+        ax.set(xlim=(0, 100), ylim=(0, 1))
+        ax.axis("off")
+        ax.set_title(f"{name}: {_count(tokens, text)}", size=10, pad=2)
+        at = 0.0
+        for (token, id), tint in zip(tokens, cycle(TINTS), strict=False):
+            width = 1.15 * max(len(token), 0.8 * len(str(id))) + 1.2  # in hundredths of the figure
+            ax.barh(0.55, width - 0.3, left=at, height=0.8, color=tint)
+            middle = {"x": at + width / 2, "ha": "center", "va": "center"}
+            ax.text(y=0.7, s=token, size=9, **middle)
+            ax.text(y=0.32, s=id, size=7, color=COLOURS["grey"], **middle)
+            at += width
+        ax.set_xlim(0, max(100, at))
+    return fig, list(grid[:, 0])
 
 @torch.no_grad()
 def _read(model: nn.Module, tokenizer: Any, prompt: str) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from shared import figures, widgets
 from shared.gpt import GPTConfig, GPTModel
+from shared.tokenizers import BPETokenizer, CharTokenizer
 
 matplotlib.use("Agg")
 NAMES = sorted(file.stem for file in figures.ASSETS.glob("*.svg"))
@@ -116,6 +117,16 @@ def test_count_table_writes_counts_and_leaves_zeros_empty():
     _, ax = figures.count_table([[0, 2], [1, 3]], ["a", " "])
     assert [text.get_text() for text in ax.texts] == ["2", "1", "3"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "␣"]
+
+
+def test_attention_map_has_a_row_for_who_looks_and_leaves_the_future_empty():
+    weights = [[1.0, 0.0, 0.0], [0.25, 0.75, 0.0], [0.2, 0.3, 0.5]]
+    fig, ax = figures.attention_map(weights, ["the", " owl", "s"])
+    assert [text.get_text() for text in ax.texts] == ["1.0", "0.2", "0.8", "0.2", "0.3", "0.5"]
+    assert ax.get_ylabel() == "who looks" and ax.get_xlabel() == "at whom"
+    assert ax.get_yticklabels()[1].get_text() == "␣owl"
+    many = [str(i) for i in range(9)]
+    assert not figures.attention_map([[1 / 9] * 9] * 9, many)[1].texts
 
 
 def test_loss_surface_and_schedule_draw_their_data():
@@ -238,3 +249,67 @@ def test_sampling_figure_shows_each_setting():
     assert after[0] == pytest.approx([0.5, 0.3, 0.15, 0.04, 0.01])
     assert after[1][0] > after[0][0] > after[2][0]
     assert after[3][3:] == [0, 0] and after[4] == pytest.approx([0.625, 0.375, 0, 0, 0], abs=1e-6)
+
+
+# --- the tokenizer playground ---
+
+
+class Bytes:
+    """A tokenizer whose every token is one byte, as the worst case of byte pair encoding."""
+
+    tokens = {i: bytes([i]) for i in range(256)}
+
+    def encode(self, text):
+        return list(text.encode())
+
+    def decode(self, ids):
+        return bytes(ids).decode(errors="replace")
+
+
+@pytest.fixture
+def playground():
+    chars = CharTokenizer("abc <>")
+    return widgets.tokenizer_playground({"characters": chars, "bytes": Bytes()}, "a <c")
+
+
+def test_typing_changes_tokens_and_count(playground):
+    assert "4 tokens for 4 characters" in playground.count.value
+    assert ">␣</span>" in playground.tokens.value and "&lt;" in playground.tokens.value
+    playground.text.value = "abba"
+    assert playground.tokens.value.count("<small>") == 4
+    playground.text.value = ""
+    assert "0 tokens for 0 characters" in playground.count.value
+
+
+def test_another_tokenizer_cuts_the_same_text_and_half_characters_show_as_bytes(playground):
+    playground.text.value = "aé"
+    assert "é" in playground.tokens.value and playground.count.value == ""  # the reason, no count
+    playground.choice.value = "bytes"
+    assert "3 tokens for 2 characters" in playground.count.value
+    assert "c3" in playground.tokens.value and "a9" in playground.tokens.value
+
+
+def test_playground_without_tokenizers_is_refused_and_has_words_without_a_front_end(playground):
+    with pytest.raises(ValueError, match="no tokenizer to play with"):
+        widgets.tokenizer_playground({}, "a")
+    assert repr(playground).startswith("tokenizer playground")
+
+
+def test_merge_stepper_merges_one_by_one():
+    tokenizer = BPETokenizer.train("low low low lower", 256 + 3, special_tokens=())
+    stepper = widgets.merge_stepper(tokenizer, "low")
+    seen = []
+    for step in range(4):
+        stepper.step.value = step
+        seen.append(int(re.search(r"(\d+) tokens", stepper.count.value)[1]))
+    assert seen[0] == 3 and seen[-1] == 1 and seen == sorted(seen, reverse=True)
+    assert "the last one" in stepper.count.value
+    stepper.text.value = "zoo"
+    assert "3 tokens for 3 characters" in stepper.count.value
+    assert repr(stepper).startswith("merge stepper")
+
+
+def test_tokenizer_figure_shows_every_token_of_every_tokenizer():
+    fig, axes = widgets.tokenizer_figure({"one": CharTokenizer("abc"), "two": Bytes()}, "cab")
+    assert [ax.get_title("left") for ax in axes][0] == "one: 3 tokens for 3 characters"
+    assert [text.get_text() for text in axes[1].texts] == ["c", "99", "a", "97", "b", "98"]

@@ -10,7 +10,6 @@ import pytest
 
 from data.messages import PATTERNS, SHARE, fill, make_messages, pattern_of
 
-
 TEXT_KNOWN = ("train", "unlabelled")
 
 

@@ -82,6 +82,14 @@ def test_a_marked_tale_is_the_tale_between_two_ends(
             assert tokenizer.decode(marked.ids[1 : target + 1].tolist()) == tale[:end]
 
 
+@pytest.mark.parametrize("change", [lambda t: t + " And so on.", lambda t: t[:-20], lambda t: "x"])
+def test_a_text_that_the_grammar_cannot_tell_has_no_floor(
+    tales: list[str], tokenizer: BPETokenizer, change
+) -> None:
+    with pytest.raises(ValueError, match="the grammar tells no such tale"):
+        mark(change(tales[0]), tokenizer)
+
+
 def test_recall_positions_are_the_tokens_of_the_mention(
     tales: list[str], tokenizer: BPETokenizer
 ) -> None:

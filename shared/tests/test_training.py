@@ -356,9 +356,10 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="state.pt is damaged"):
             run(tiny_model(), 2, checkpoint=path)
-    torch.save([1, 2], path)
-    with pytest.raises(ValueError, match="state.pt holds no training state: remove it"):
-        run(tiny_model(), 2, checkpoint=path)
+    for other in ([1, 2], {"settings": {}}):
+        torch.save(other, path)
+        with pytest.raises(ValueError, match="state.pt holds no training state: remove it"):
+            run(tiny_model(), 2, checkpoint=path)
 
 
 def test_load_state_brings_the_random_state_back(tmp_path: Path) -> None:

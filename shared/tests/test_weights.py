@@ -21,7 +21,6 @@ from shared.weights import (
     load_torch,
     read_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
 
 CONFIG = GPTConfig(40, 12, emb_dim=32, n_heads=4, n_layers=2, drop_rate=0.1)
@@ -230,34 +229,6 @@ def test_a_refused_pickle_brings_no_advice_to_open_it_anyway(tmp_path: Path) -> 
     message = str(error.value)
     assert message.isprintable(), message  # no colour codes
     assert "weights_only" not in message and "can still be loaded" not in message
-
-
-# -- written at once or not at all ------------------------------------------------------------
-
-
-def test_nothing_but_the_file_is_left(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "file"
-    write_atomically(path, lambda file: file.write(b"first"))
-    write_atomically(path, lambda file: file.write(b"second"))
-    assert path.read_bytes() == b"second"
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
-def test_a_failure_while_writing_keeps_the_old_file(tmp_path: Path, failure: BaseException) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def write(file) -> None:
-        file.write(b"half of the n")
-        file.flush()
-        assert path.read_bytes() == b"old"
-        raise failure
-
-    with pytest.raises(type(failure)):
-        write_atomically(path, write)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_notes_that_are_no_json_leave_the_old_checkpoint(saved: Path) -> None:
