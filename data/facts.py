@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import combinations
 
 from data.world import world
 
@@ -218,12 +219,16 @@ FACTS = (
               "what is {a_x}?")),
 )  # fmt: skip
 
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+           "eleven", "twelve")  # fmt: skip
+
 REPEATS = 4  # how often each statement, and each question with its answer, is said in the lessons
 PER_LESSON = 8
 
 
 def make_lessons(seed: int) -> list[str]:
-    """Lessons of eight sentences each, in which every fact is said in several ways."""
+    """Lessons of eight sentences each, in which every fact, and the order of the numbers, is said
+    in several ways."""
     rng, sentences = random.Random(seed), []
     for kind in FACTS:
         for x in kind.pairs:
@@ -231,6 +236,10 @@ def make_lessons(seed: int) -> list[str]:
             said = [kind.say(statement, x) for statement in kind.statements]
             asked = [f"{kind.say(question, x)} {answer}" for question in kind.questions[:1]]
             sentences += (said + asked) * REPEATS
+    for low, high in combinations(NUMBERS, 2):
+        said = [f"{capital(low)} comes before {high}.", f"{capital(high)} comes after {low}."]
+        asked = [f"What comes first, {high} or {low}? {capital(low)} comes first."]
+        sentences += (said + asked) * REPEATS
     rng.shuffle(sentences)
     return [
         " ".join(sentences[start : start + PER_LESSON])

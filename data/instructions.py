@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Callable
 
-from data.facts import FACTS, PASTS, a, capital
+from data.facts import FACTS, NUMBERS, PASTS, a, capital
 from data.world import world
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -21,8 +21,6 @@ HARDER = {"sort": 400, "where": 250, "which_animal": 250}  # these take more exa
 VERBS = ("painted", "washed", "mended", "polished", "carried", "lifted", "pushed", "pulled",
          "watched", "cooked", "planted", "baked")  # fmt: skip
 BASES = {past: verb for verb, past in PASTS.items()}
-NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-           "eleven", "twelve")  # fmt: skip
 
 HAPPY = (
     "{name} the {animal} laughed all the way home", "{name} won the {thing} and danced",
