@@ -32,7 +32,7 @@ from data.world import tell_tales  # noqa: E402
 from shared.files import write_atomically  # noqa: E402
 from shared.tokenizers import BPETokenizer  # noqa: E402
 
-TRAIN_TALES, VAL_TALES, RHYMES = 8000, 600, 4000
+TRAIN_TALES, VAL_TALES, RHYMES = 8000, 600, 5000
 VOCAB_SIZE = 2048
 
 
