@@ -770,8 +770,8 @@ your neighbours at number {house} saved {off} on heating. we are in your street 
 # validation, two are for the test. Ten neighbours, the tricky ones too, always meet all four.
 DEAL = ("unlabelled", "train", "test", "unlabelled", "unlabelled",
         "val", "train", "test", "unlabelled", "unlabelled")  # fmt: skip
-# Luck of the deal: over the seeds 1 to 24 a naive Bayes on words gets 90-96% of the test (mean 93%)
-# and a spam F1 of 0.72-0.88 (mean 0.79). Seed 8 is an ordinary deal, and its val is like its test.
+# Luck of the deal: over the seeds 1 to 24 a naive Bayes on words gets 81-94% of the test (mean 85%)
+# and a spam F1 of 0.56-0.81 (mean 0.64). Seed 8, with 89% and 0.69, is near the middle.
 DEAL_SEED = 8
 SHARE = {"train": 0.2, "unlabelled": 0.5, "val": 0.1, "test": 0.2}
 TOTALS = {"ham": 3440, "spam": 560}  # 14% spam, about what a real phone gets

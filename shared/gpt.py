@@ -60,6 +60,7 @@ PRESETS = {
 }
 
 
+# built in: 03_gpt_architecture/gpt.ipynb
 class FeedForward(nn.Module):
     """Each token thinks for itself: widen four times, bend (GELU), narrow again."""
 
@@ -75,6 +76,7 @@ class FeedForward(nn.Module):
         return self.dropout(self.out_proj(self.gelu(self.expand(x))))
 
 
+# built in: 03_gpt_architecture/gpt.ipynb
 class TransformerBlock(nn.Module):
     """Attention, then feed-forward, each behind a layer norm and around a shortcut."""
 
@@ -98,6 +100,7 @@ class TransformerBlock(nn.Module):
         return x + self.feed_forward(self.norm2(x))
 
 
+# built in: 03_gpt_architecture/gpt.ipynb
 class GPTModel(nn.Module):
     """Token ids in, a score for every possible next token out."""
 
@@ -121,7 +124,7 @@ class GPTModel(nn.Module):
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if module is self.position_embedding:
-            nn.init.normal_(module.weight, std=0.01)  # half of GPT-2's 0.02, whatever the width
+            nn.init.normal_(module.weight, std=0.01)  # as in OpenAI's code, whatever the width
         # 2 * n_layers shortcuts add up; smaller terms keep their sum at the scale of one.
         if isinstance(module, (MultiHeadAttention, FeedForward)):
             nn.init.normal_(module.out_proj.weight, std=std * (2 * self.config.n_layers) ** -0.5)

@@ -213,6 +213,7 @@ def single_bytes(piece: str) -> list[bytes]:
     return [bytes([byte]) for byte in piece.encode()]
 
 
+# built in: 01_text_data/bpe.ipynb
 def merge_pair(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
     """Return the word with every occurrence of the pair, from the left, made one token."""
     merged, i = [], 0
@@ -226,6 +227,7 @@ def merge_pair(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
     return merged
 
 
+# built in: 01_text_data/bpe.ipynb
 def learn_ranks(pieces: Counter[str], size: int) -> dict[bytes, int]:
     """Return up to `size` tokens with their ranks: the 256 bytes, then one merge after the other.
 
@@ -263,6 +265,7 @@ def learn_ranks(pieces: Counter[str], size: int) -> dict[bytes, int]:
     return ranks
 
 
+# built in: 01_text_data/bpe.ipynb
 def encode_piece(piece: bytes, ranks: dict[bytes, int]) -> list[int]:
     """Merge neighbours into tokens, lowest rank first and the leftmost among equals.
 

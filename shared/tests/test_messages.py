@@ -128,5 +128,5 @@ def test_naive_bayes_is_good_but_not_perfect(messages):
     guesses = [max(("ham", "spam"), key=partial(score, m["text"])) for m in test]
     pairs = Counter((m["label"], guess) for m, guess in zip(test, guesses, strict=True))
     wrong = pairs["ham", "spam"] + pairs["spam", "ham"]
-    assert 0.90 <= 1 - wrong / len(test) <= 0.96
-    assert 0.75 <= 2 * pairs["spam", "spam"] / (2 * pairs["spam", "spam"] + wrong) <= 0.90
+    assert 0.85 <= 1 - wrong / len(test) <= 0.93
+    assert 0.60 <= 2 * pairs["spam", "spam"] / (2 * pairs["spam", "spam"] + wrong) <= 0.75

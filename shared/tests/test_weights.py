@@ -13,7 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from shared import weights
+from shared.datasets import load_tales
 from shared.gpt import GPTConfig, GPTModel
+from shared.tales import TaleTest
+from shared.tokenizers import course_tokenizer
 from shared.weights import (
     course_checkpoint,
     load_checkpoint,
@@ -237,6 +240,13 @@ def test_notes_that_are_no_json_leave_the_old_checkpoint(saved: Path) -> None:
         save_checkpoint(saved, tiny_model(seed=1), note=object())
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_bundled_checkpoint_fits_the_bundled_vocabulary_and_tales() -> None:
+    model = load_checkpoint(weights.BUNDLED)
+    tales = TaleTest(load_tales("val")[:12], course_tokenizer())
+    assert model.config == GPTConfig.preset("course")
+    assert tales(model)["val_loss"] < 1.3 * tales.floor  # with another vocabulary: ten times it
 
 
 # -- which checkpoint is the course's ---------------------------------------------------------

@@ -1,0 +1,241 @@
+"""The exercises' checks: `check("1.3", answer)` says solved, not solved yet, or what differs.
+
+Notable: every check tries an answer on small cases of its own and explains the first difference.
+An answer that is None or raises NotImplementedError is a stub, not a mistake. Used by
+exercises.ipynb and solutions.ipynb of each chapter, which hold the same checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHECKS: dict[str, Callable[[Any], None]] = {}
+
+
+class Unsolved(Exception):
+    """The answer is still the stub."""
+
+
+class Wrong(Exception):
+    """The answer differs; the message says where."""
+
+
+def exercise(name: str) -> Callable[[Callable], Callable]:
+    """Register the check of one exercise under its number."""
+
+    def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
+        CHECKS[name] = function
+        return function
+
+    return register
+
+
+def check(name: str, answer: Any) -> None:
+    """Print whether `answer` (a value, a function or a class) solves the exercise `name`.
+
+    Raises ValueError for an exercise that does not exist.
+    """
+    if name not in CHECKS:
+        raise ValueError(f"there is no exercise {name!r}: choose one of {', '.join(CHECKS)}")
+    try:
+        if answer is None:
+            raise Unsolved
+        CHECKS[name](answer)
+    except (Unsolved, NotImplementedError):
+        print(f"exercise {name}: not solved yet")
+    except Wrong as difference:
+        print(f"exercise {name}: not right yet. {difference}")
+    except Exception as error:
+        print(f"exercise {name}: not right yet. It raises {type(error).__name__}: {error}")
+    else:
+        print(f"exercise {name}: solved")
+
+
+def agree(found: Any, expected: Any, case: str, hint: str = "") -> None:
+    """Raise Unsolved for None, or Wrong when `found` is not what is expected for the case."""
+    if found is None:
+        raise Unsolved
+    hint = f" {hint}" if hint else ""
+    if isinstance(expected, Tensor):
+        if not isinstance(found, Tensor):
+            raise Wrong(f"{case} should give a tensor, not a {type(found).__name__}.{hint}")
+        if found.shape != expected.shape:
+            shapes = f"the shape {tuple(found.shape)}, not {tuple(expected.shape)}"
+            raise Wrong(f"{case} gives {shapes}.{hint}")
+        wanted = expected.to(found.dtype if expected.dtype != torch.bool else torch.bool)
+        if found.dtype.is_floating_point != expected.dtype.is_floating_point or not torch.allclose(
+            found.to(torch.float64), wanted.to(torch.float64), atol=1e-5, equal_nan=False
+        ):
+            raise Wrong(f"{case} gives {found.tolist()}, not {expected.tolist()}.{hint}")
+    elif found != expected:
+        raise Wrong(f"{case} gives {found!r}, not {expected!r}.{hint}")
+
+
+# ---------------------------------------------------------------------------------------------
+# 1: from text to vectors
+# ---------------------------------------------------------------------------------------------
+
+
+@exercise("1.1")
+def _windows_of_a_text(answer: int) -> None:
+    if answer != 496:
+        raise Wrong(
+            f"{answer} is not the number of windows: the first starts at 0, each next one 2 later, "
+            "and the last one still needs 8 tokens and the one after them."
+        )
+
+
+@exercise("1.2")
+def _bytes_of_owls(answer: int) -> None:
+    if answer != len("🦉🦉".encode()):
+        raise Wrong(f"{answer} is not it: how many bytes has an owl in UTF-8?")
+
+
+@exercise("1.3")
+def _encode_with_unknown(answer: Callable) -> None:
+    vocab = {"the": 0, "owl": 1, "<|unk|>": 2}
+    agree(answer(["the", "owl"], vocab), [0, 1], "['the', 'owl']")
+    agree(answer(["the", "emu"], vocab), [0, 2], "['the', 'emu']", "Look up <|unk|> in the vocab.")
+    vocab = {"<|unk|>": 0, "fox": 1}
+    agree(answer(["emu", "fox"], vocab), [0, 1], "a vocabulary in which <|unk|> is 0")
+    agree(answer([], vocab), [], "an empty list")
+
+
+@exercise("1.4")
+def _sliding_windows(answer: Callable) -> None:
+    ids = [5, 6, 7, 8, 9, 10]
+    agree(answer(ids, 4, 4), [([5, 6, 7, 8], [6, 7, 8, 9])], "ids 5 to 10, length 4, stride 4")
+    expected = [([5, 6], [6, 7]), ([6, 7], [7, 8]), ([7, 8], [8, 9]), ([8, 9], [9, 10])]
+    hint = "The last window needs a target for its last token."
+    agree(answer(ids, 2, 1), expected, "ids 5 to 10, length 2, stride 1", hint)
+    agree(answer(ids, 2, 3), [expected[0], expected[3]], "ids 5 to 10, length 2, stride 3")
+
+
+@exercise("1.5")
+def _one_hot(answer: Callable) -> None:
+    expected = torch.tensor([[0.0, 0, 1], [1, 0, 0]])
+    agree(answer(torch.tensor([2, 0]), 3), expected, "ids [2, 0] in a vocabulary of 3")
+    agree(answer(torch.tensor([1]), 2), torch.tensor([[0.0, 1]]), "id [1] in a vocabulary of 2")
+
+
+@exercise("1.6")
+def _embed(answer: Callable) -> None:
+    tokens = torch.arange(10.0).view(5, 2)
+    places = torch.tensor([[100.0, 200], [300, 400], [500, 600]])
+    ids = torch.tensor([[4, 4], [0, 1]])
+    expected = tokens[ids] + places[:2]
+    hint = "Every row of the batch gets the positions 0, 1, …, as many as it has tokens."
+    agree(answer(ids, tokens, places), expected, "ids [[4, 4], [0, 1]]", hint)
+
+
+@exercise("1.7")
+def _most_frequent_pair(answer: Callable) -> None:
+    words = {("l", "o", "w"): 3, ("n", "e", "w"): 5}
+    hint = "A word that occurs 5 times counts 5 times."
+    agree(answer(words), ("e", "w"), "low × 3, new × 5", hint)
+    words = {("b", "b", "b"): 2, ("x", "y"): 3}
+    agree(answer(words), ("b", "b"), "bbb × 2, xy × 3", "bbb holds the pair bb twice.")
+    tie = {("z", "a"): 1, ("a", "z"): 1}
+    agree(answer(tie), ("a", "z"), "za and az, once each", "Of equals take the smallest.")
+
+
+@exercise("1.8")
+def _pad(answer: Callable) -> None:
+    ids, mask = answer([[7, 8, 9], [5]], 0) or (None, None)
+    agree(ids, torch.tensor([[7, 8, 9], [5, 0, 0]]), "ids of [[7, 8, 9], [5]] padded with 0")
+    expected = torch.tensor([[True, True, True], [True, False, False]])
+    agree(mask, expected, "mask of [[7, 8, 9], [5]]", "True where a token is real.")
+    ids, mask = answer([[0, 0], [4]], 0)
+    hint = "The mask must not depend on the value: a real token may be 0, too."
+    agree(mask, torch.tensor([[True, True], [True, False]]), "mask of [[0, 0], [4]]", hint)
+
+
+# ---------------------------------------------------------------------------------------------
+# 2: attention
+# ---------------------------------------------------------------------------------------------
+
+
+@exercise("2.1")
+def _shape_of_weights(answer: tuple) -> None:
+    if tuple(answer) != (8, 4, 100, 100):
+        raise Wrong(f"{tuple(answer)} is not it: each head has a table, who looks × at whom.")
+
+
+@exercise("2.2")
+def _softmax(answer: Callable) -> None:
+    scores = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    agree(answer(scores), torch.softmax(scores, -1), "[[1, 2, 3], [0, 0, 0]]", "Each row sums to 1")
+    large = torch.tensor([[1000.0, 1001.0]])
+    agree(answer(large), torch.softmax(large, -1), "[[1000, 1001]]", "Subtract the largest first.")
+
+
+@exercise("2.3")
+def _attention(answer: Callable) -> None:
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(2, 5, 4, generator=generator) for _ in range(3))
+    expected = torch.softmax(q @ k.transpose(1, 2) / 4**0.5, dim=-1) @ v
+    agree(answer(q, k, v), expected, "queries, keys and values (2, 5, 4)", "Divided by √4?")
+
+
+@exercise("2.4")
+def _causal_mask(answer: Callable) -> None:
+    for size in (1, 3):
+        expected = torch.triu(torch.ones(size, size), diagonal=1).bool()
+        hint = "True = forbidden: a later token. A token may look at itself."
+        agree(answer(size), expected, f"size {size}", hint)
+
+
+@exercise("2.5")
+def _window_mask(answer: Callable) -> None:
+    for size, width in ((5, 2), (4, 1), (3, 9)):
+        back = torch.arange(size)[:, None] - torch.arange(size)
+        expected = (back < 0) | (back >= width)
+        hint = "Forbidden: the future, and what lies `width` or more tokens back."
+        agree(answer(size, width), expected, f"size {size}, width {width}", hint)
+
+
+@exercise("2.6")
+def _split_heads(answer: Callable) -> None:
+    x = torch.arange(24.0).view(1, 4, 6)
+    expected = x.view(1, 4, 2, 3).transpose(1, 2)
+    hint = "First view each row as heads × head_dim, then let heads and tokens change places."
+    agree(answer(x, 2), expected, "x (1, 4, 6) and 2 heads", hint)
+
+
+@exercise("2.7")
+def _relative_bias(answer: Callable) -> None:
+    table = torch.tensor([0.0, -1.0, -2.0, -3.0])
+    low = -torch.inf
+    expected = torch.tensor([[0.0, low, low], [-1, 0, low], [-2, -1, 0]])
+    found = answer(3, table)
+    if isinstance(found, Tensor) and found.shape == expected.shape:
+        ahead = torch.isneginf(found)
+        if not torch.equal(ahead, torch.isneginf(expected)):
+            raise Wrong("−∞ must stand above the diagonal, and only there.")
+        agree(found.masked_fill(ahead, 9), expected.masked_fill(ahead, 9), "size 3 (−∞ shown as 9)")
+    else:
+        agree(found, expected, "size 3")
+
+
+@exercise("2.8")
+def _leaks(answer: Callable) -> None:
+    def honest(x: Tensor) -> Tensor:
+        return x.cumsum(dim=1)
+
+    def leaky(x: Tensor) -> Tensor:
+        return x + x.mean(dim=1, keepdim=True)
+
+    def peeping(x: Tensor) -> Tensor:  # looks one token ahead
+        return x + torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], dim=1)
+
+    x = torch.arange(24.0).view(2, 4, 3)
+    before = x.clone()
+    agree(answer(honest, x), False, "a running sum, which looks back only,")
+    agree(answer(leaky, x), True, "a mean over all tokens")
+    agree(answer(peeping, x), True, "a function that looks one token ahead")
+    if not torch.equal(x, before):
+        raise Wrong("x itself was changed: change a clone.")

@@ -1,0 +1,102 @@
+"""Every exercise: its check refuses the stub and plausible mistakes, and accepts the solution."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from itertools import pairwise
+
+import nbformat
+import pytest
+import torch
+
+from shared.checks import CHECKS, check
+from shared.setup_cell import ROOT
+
+FOLDERS = sorted(path.parent for path in ROOT.glob("*/exercises.ipynb"))
+
+# A mistake that somebody might well make, for every exercise.
+MISTAKES = {
+    "1.1": 500,  # forgot that the last window needs a target
+    "1.2": 2,  # one token per character
+    "1.3": lambda tokens, vocab: [vocab.get(token, 2) for token in tokens],  # <|unk|> is not 2
+    "1.4": lambda ids, n, stride: [
+        (ids[i : i + n], ids[i + 1 : i + n + 1]) for i in range(0, len(ids), stride)
+    ],
+    "1.5": lambda ids, size: torch.eye(size),
+    "1.6": lambda ids, tokens, places: tokens[ids] + places[ids % 3],
+    "1.7": lambda words: Counter(pair for word in words for pair in pairwise(word)).most_common()[
+        0
+    ][0],
+    "1.8": lambda batch, pad_id: (
+        ids := torch.nn.utils.rnn.pad_sequence([*map(torch.tensor, batch)], True, pad_id),
+        ids != pad_id,
+    ),
+    "2.1": (8, 4, 100, 16),
+    "2.2": lambda scores: scores.exp() / scores.exp().sum(dim=-1, keepdim=True),
+    "2.3": lambda q, k, v: torch.softmax(q @ k.transpose(1, 2), dim=-1) @ v,
+    "2.4": lambda size: torch.triu(torch.ones(size, size)).bool(),
+    "2.5": lambda size, width: torch.triu(torch.ones(size, size), diagonal=1).bool(),
+    "2.6": lambda x, heads: x.reshape(x.shape[0], heads, x.shape[1], -1),
+    "2.7": lambda size, table: table[
+        (torch.arange(size)[:, None] - torch.arange(size)).abs()
+    ],  # the future is open
+    "2.8": lambda function, x: False,
+}
+
+
+def verdict(name: str, answer: object, capsys: pytest.CaptureFixture[str]) -> str:
+    check(name, answer)
+    return capsys.readouterr().out.removeprefix(f"exercise {name}: ")
+
+
+def stub(*arguments: object) -> None:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_stub_is_not_solved_yet(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verdict(name, None, capsys) == "not solved yet\n"
+    if callable(MISTAKES[name]):
+        assert verdict(name, stub, capsys) == "not solved yet\n"
+        assert verdict(name, lambda *arguments: None, capsys) == "not solved yet\n"
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_plausible_mistake_is_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = verdict(name, MISTAKES[name], capsys)
+    assert said.startswith("not right yet. ") and len(said) > 40
+    assert "raises" not in said  # the mistake runs; the check finds it
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if callable(MISTAKES[name])])
+def test_an_answer_that_raises_is_no_crash(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "It raises TypeError" in verdict(name, lambda: 1, capsys)
+
+
+def test_an_exercise_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no exercise '9\.9': choose one of 1\.1, "):
+        check("9.9", 1)
+
+
+def checked(notebook: nbformat.NotebookNode) -> list[str]:
+    """The exercises that a notebook checks, in order."""
+    calls = [cell.source for cell in notebook.cells if cell.source.startswith("check(")]
+    return [ast.literal_eval(re.match(r'check\(("[\d.]+")', call)[1]) for call in calls]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_exercises_and_solutions_have_the_same_checks_and_say_so(folder) -> None:
+    names = {}
+    for stem, word in (("exercises", "not solved yet"), ("solutions", "solved")):
+        notebook = nbformat.read(folder / f"{stem}.ipynb", as_version=4)
+        names[stem] = checked(notebook)
+        said = "".join(
+            out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", [])
+        )
+        assert said.splitlines() == [f"exercise {name}: {word}" for name in names[stem]]
+    assert names["exercises"] == names["solutions"]
+    chapter = names["exercises"][0].split(".")[0]
+    assert names["exercises"] == [name for name in CHECKS if name.split(".")[0] == chapter]
+    assert len(names["exercises"]) >= 8
