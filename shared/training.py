@@ -118,7 +118,7 @@ def load_state(path: Path, settings: Mapping) -> dict:
     when the file is no training state.
     """
     state = load_torch(path)
-    if not isinstance(state, dict) or not {"settings", "torch_rng", "history"} <= state.keys():
+    if not isinstance(state, dict) or not {"settings", "torch_rng"} <= state.keys():
         raise ValueError(f"{path} holds no training state: remove it to start afresh")
     for name, value in settings.items():
         saved = state["settings"].get(name)
