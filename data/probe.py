@@ -151,9 +151,7 @@ def answers(model: GPTModel, prompts: list[list[int]]) -> list[str]:
     return texts
 
 
-def probe_instructions(
-    model: GPTModel, steps: int, control: bool, alone: bool, seed: int
-) -> bool:
+def probe_instructions(model: GPTModel, steps: int, control: bool, alone: bool, seed: int) -> bool:
     """Print exact match per task; does the pretrained network reach what is needed?"""
     tokenizer, left_out, rows, test = course_tokenizer(), Counter(), [], []
     for entry in load_instructions():

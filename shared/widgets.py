@@ -146,6 +146,7 @@ def tokenizer_figure(tokenizers: Mapping[str, Any], text: str) -> tuple[Figure, 
         ax.set_xlim(0, max(100, at))
     return fig, list(grid[:, 0])
 
+
 @torch.no_grad()
 def _read(model: nn.Module, tokenizer: Any, prompt: str) -> tuple[Tensor, Tensor]:
     """The prompt's ids (1, tokens), and the logits (vocab,) of the token that follows."""
