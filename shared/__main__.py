@@ -106,12 +106,12 @@ def execute(path: Path, long: bool, releasing: bool) -> tuple[str, str]:
     from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
 
     class Narrated(NotebookClient):
-        """Passes on what training cells print, as they print it."""
+        """Passes on the progress of training, the lines that begin with "step", as it comes."""
 
         def process_message(self, msg, cell, cell_index):
-            if msg["msg_type"] == "stream" and "nbval-ignore-output" in tags(cell):
-                sys.stdout.write(re.sub(r"(?m)^(?=.)", "      ", msg["content"]["text"]))
-                sys.stdout.flush()
+            if msg["msg_type"] == "stream":
+                for line in re.findall(r"(?m)^step .*$", msg["content"]["text"]):
+                    print(f"      {line}", flush=True)
             return super().process_message(msg, cell, cell_index)
 
     notebook = nbformat.read(path, as_version=4)
