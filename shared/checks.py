@@ -66,10 +66,8 @@ def agree(found: Any, expected: Any, case: str, hint: str = "") -> None:
         if found.shape != expected.shape:
             shapes = f"the shape {tuple(found.shape)}, not {tuple(expected.shape)}"
             raise Wrong(f"{case} gives {shapes}.{hint}")
-        wanted = expected.to(found.dtype if expected.dtype != torch.bool else torch.bool)
-        if found.dtype.is_floating_point != expected.dtype.is_floating_point or not torch.allclose(
-            found.to(torch.float64), wanted.to(torch.float64), atol=1e-5, equal_nan=False
-        ):
+        same_kind = found.dtype.is_floating_point == expected.dtype.is_floating_point
+        if not (same_kind and torch.allclose(found.double(), expected.double(), atol=1e-5)):
             raise Wrong(f"{case} gives {found.tolist()}, not {expected.tolist()}.{hint}")
     elif found != expected:
         raise Wrong(f"{case} gives {found!r}, not {expected!r}.{hint}")

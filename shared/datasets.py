@@ -217,7 +217,7 @@ def load_messages(split: str | None = None) -> pd.DataFrame:
     """Return the short messages (label "ham" or "spam", text, split), or one split of them.
 
     Pretraining reads the texts of "unlabelled" and "train"; whoever learns from the labels of
-    "unlabelled" as well has five times the labels, and should say so.
+    "unlabelled" as well has 3.5 times the labels, and should say so.
     """
     path = DATA / "messages.csv"
     _read(path)

@@ -27,8 +27,6 @@ from shared.tokenizers import BPETokenizer
 
 SETTINGS = [{"temperature": value} for value in (1.0, 0.5, 1.5)] + [{"top_k": 3}, {"top_p": 0.8}]
 BAR = '<div style="background:{};width:{:.0f}px;height:{}px"></div>'
-
-
 TINTS = ("#dbe7f5", "#fbe3cf", "#d6ebe1", "#e6def3", "#f4e8c4")  # backgrounds of tokens, in turn
 
 
