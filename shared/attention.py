@@ -96,3 +96,28 @@ class MultiHeadAttention(nn.Module):
         # (batch, heads, tokens, head_dim) → (batch, tokens, d_out)
         context = context.transpose(1, 2).reshape(batch, tokens, -1)
         return self.dropout(self.out_proj(context))
+
+
+# built in: 02_attention/heads_at_work.ipynb
+@torch.no_grad()
+def attention_weights(model: nn.Module, ids: Tensor) -> Tensor:
+    """What a GPT's heads look at: (tokens,) ids → weights (layers, heads, tokens, tokens).
+
+    Row i of a table says how token i shares its attention among tokens 0 … i. The fast attention
+    never stores these tables, so they are computed again from the queries and keys of each layer.
+    """
+    seen = []  # of each layer: queries, keys and values, (1, tokens, 3 * emb_dim)
+    hooks = [
+        block.attention.qkv.register_forward_hook(lambda layer, inputs, out: seen.append(out))
+        for block in model.blocks
+    ]
+    try:
+        model(ids[None])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    qkv = torch.cat(seen).unflatten(-1, (3, model.config.n_heads, -1))
+    queries, keys, _ = qkv.permute(2, 0, 3, 1, 4)  # each (layers, heads, tokens, head_dim)
+    scores = queries @ keys.mT / keys.shape[-1] ** 0.5  # (layers, heads, tokens, tokens)
+    ahead = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
+    return scores.masked_fill(ahead, -torch.inf).softmax(dim=-1)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape, unescape
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -173,19 +174,26 @@ def probability_bars(
     return fig, ax
 
 
-def surprise_strip(
-    words: Sequence[str], model_nats: Numbers, floor_nats: Numbers | None = None, title: str = ""
-) -> tuple[Figure, Axes]:
-    """A tale's words, darker = more nats of surprise; the thin bar below: the least possible."""
-    floors = floor_nats if floor_nats is not None else [0.0] * len(words)
-    top = float(max(1.0, *model_nats, *floors))
-    texts = [visible(word.strip() or word) for word in words]
+def _flow(tokens: Sequence[str]) -> tuple[list[str], list[tuple[float, int]]]:
+    """Tokens as a text of several lines: what to write, and where, as (x, line)."""
+    texts = [visible(token.strip() or token) for token in tokens]
     x, line, places = 0.0, 0, []
     for text in texts:
         if x and x + len(text) + 1 > LINE:
             x, line = 0.0, line + 1
         places.append((x, line))
         x += len(text) + 1.35
+    return texts, places
+
+
+def surprise_strip(
+    words: Sequence[str], model_nats: Numbers, floor_nats: Numbers | None = None, title: str = ""
+) -> tuple[Figure, Axes]:
+    """A tale's words, darker = more nats of surprise; the thin bar below: the least possible."""
+    floors = floor_nats if floor_nats is not None else [0.0] * len(words)
+    top = float(max(1.0, *model_nats, *floors))
+    texts, places = _flow(words)
+    line = places[-1][1]
     fig, ax = plt.subplots(figsize=(9.2, 0.9 + 0.44 * (line + 1)))
     for text, (x, row), nats, floor in zip(texts, places, model_nats, floors, strict=True):
         share, width = nats / top, len(text) + 1
@@ -241,6 +249,54 @@ def attention_map(
     rows = [[float(weight) for weight in row] for row in weights]
     words = {"xlabel": "at whom", "ylabel": "who looks", "title": title}
     return _heat_table(rows, labels, 1.0, "{:.1f}" if len(labels) <= 8 else "", words)
+
+
+def attention_strip(
+    tokens: Sequence[str], weights: Numbers, looking: int, title: str | None = None
+) -> tuple[Figure, Axes]:
+    """A text in which token number `looking`, framed in blue, looks back: darker = more weight.
+
+    `weights` has one number per token up to and including the one that looks.
+    """
+    texts, places = _flow(tokens)
+    lines = places[-1][1] + 1
+    fig, ax = plt.subplots(figsize=(9.2, 0.5 + 0.3 * lines))
+    for at, (text, (x, line)) in enumerate(zip(texts, places, strict=True)):
+        weight = float(weights[at]) if at <= looking else 0.0
+        frame = {"edgecolor": COLOURS["blue"], "lw": 2, "zorder": 3} if at == looking else {"lw": 0}
+        colour = HEAT(weight) if at <= looking else "none"
+        ax.add_patch(Rectangle((x, line), len(text) + 1, 0.72, facecolor=colour, **frame))
+        ink = COLOURS["paper" if weight > 0.6 else "ink" if at <= looking else "grey"]
+        look = {"size": 9.5, "family": "DejaVu Sans Mono", "ha": "center", "va": "center"}
+        ax.text(x + (len(text) + 1) / 2, line + 0.36, text, color=ink, zorder=4, **look)
+    ax.set(xlim=(-0.3, LINE), ylim=(lines, -0.1), title=title)
+    ax.axis("off")
+    return fig, ax
+
+
+def head_scores(scores: Mapping[str, Table], title: str | None = None) -> tuple[Figure, Any]:
+    """One small table per score: rows are layers, columns heads, numbers from 0 to 1."""
+    columns = 4
+    rows = -(-len(scores) // columns)
+    fig, grid = plt.subplots(rows, columns, squeeze=False, figsize=(8.8, 2.3 * rows))
+    for ax in grid.flat:
+        ax.axis("off")
+    for ax, (name, values) in zip(grid.flat, scores.items(), strict=False):
+        table = np.asarray(values, dtype=float)
+        ax.axis("on")
+        ax.imshow(table, cmap=HEAT, vmin=0, vmax=1)
+        for row, column in np.ndindex(table.shape):
+            ink = COLOURS["paper" if table[row, column] > 0.6 else "ink"]
+            text = f"{table[row, column]:.2f}"
+            ax.text(column, row, text, ha="center", va="center", color=ink, size=8)
+        ax.set_title(name, size=10, pad=4)
+        for side, count in zip("yx", table.shape, strict=True):
+            ax.set(**{f"{side}ticks": range(count), f"{side}ticklabels": range(1, count + 1)})
+        ax.set(ylabel="layer", xlabel="head")
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+    fig.suptitle(title, x=0.01, ha="left", size=12)
+    return fig, grid
 
 
 def loss_surface(

@@ -2,6 +2,7 @@
 
 tokenizer_playground  a text in coloured tokens with their ids, cut by one tokenizer or another
 merge_stepper         the merges of byte pair encoding, one by one
+attention_explorer    layer, head and token: where that token looks in a text
 sampling_explorer     temperature, top-k, top-p and seed: the bars of the next token, and a text
 Notable: all is HTML, so nothing flickers; only what ipywidgets 7 and 8 share; beside each explorer
 a figure that shows the same where no Python runs.
@@ -18,10 +19,12 @@ import torch
 from ipywidgets import HTML, Button, FloatSlider, HBox, IntSlider, Text, ToggleButtons, VBox
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from shared.figures import COLOURS, visible
+from shared.attention import attention_weights
+from shared.figures import COLOURS, HEAT, visible
 from shared.generate import generate, next_token_probs
 from shared.tokenizers import BPETokenizer
 
@@ -143,6 +146,67 @@ def tokenizer_figure(tokenizers: Mapping[str, Any], text: str) -> tuple[Figure, 
             at += width
         ax.set_xlim(0, max(100, at))
     return fig, list(grid[:, 0])
+
+
+class AttentionExplorer(VBox):
+    """Sliders for layer, head and token; the text, darker where that token looks.
+
+    model: a GPTModel; the text must fit into its context.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, text: str, layer: int = 1, head: int = 1
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        look = {"style": {"description_width": "60px"}, "layout": {"width": "95%"}}
+        self.text = Text(text, description="text", **look)
+        layers, heads = model.config.n_layers, model.config.n_heads
+        self.layer = IntSlider(layer, min=1, max=layers, description="layer", **look)
+        self.head = IntSlider(head, min=1, max=heads, description="head", **look)
+        self.token = IntSlider(0, min=0, max=0, description="token", **look)
+        self.tokens = HTML()
+        super().__init__([self.text, self.layer, self.head, self.token, self.tokens])
+        self.text.observe(self._new_text, "value")
+        for slider in (self.layer, self.head, self.token):
+            slider.observe(self._show, "value")
+        self._new_text()
+
+    def _new_text(self, change: object = None) -> None:
+        device = self.model.token_embedding.weight.device
+        try:
+            ids = [self.tokenizer.eot_id, *self.tokenizer.encode(self.text.value)]
+            self.weights = attention_weights(self.model, torch.tensor(ids, device=device)).cpu()
+        except ValueError as error:  # longer than the context, or an unknown character
+            self.weights, self.tokens.value = None, f"<i>{escape(str(error))}</i>"
+            return
+        self.pieces = ["■", *(visible(self.tokenizer.decode([i])) for i in ids[1:])]
+        self.token.max = len(ids) - 1
+        self.token.value = len(ids) - 1
+        self._show()
+
+    def _show(self, change: object = None) -> None:
+        if self.weights is None:
+            return
+        looking = self.token.value
+        row = self.weights[self.layer.value - 1, self.head.value - 1, looking].tolist()
+        boxes = ""
+        for at, (piece, weight) in enumerate(zip(self.pieces, row, strict=True)):
+            ink = COLOURS["paper" if weight > 0.6 else "ink"]
+            frame = COLOURS["blue"] if at == looking else "transparent"
+            boxes += (
+                f'<span style="display:inline-block;white-space:pre;margin:1px;padding:1px 4px;'
+                f"border:2px solid {frame};border-radius:4px;color:{ink};"
+                f'background:{to_hex(HEAT(weight))}" title="{weight:.3f}">{escape(piece)}</span>'
+            )
+        most = max(range(len(row)), key=row.__getitem__)
+        note = f"{self.pieces[looking]} looks most at {self.pieces[most]} ({row[most]:.2f})"
+        self.tokens.value = f'<div style="line-height:1.6">{boxes}</div><b>{escape(note)}</b>'
+
+    def __repr__(self) -> str:
+        return "attention explorer: run this cell in Jupyter or Colab to move its sliders"
+
+
+attention_explorer = AttentionExplorer
 
 
 @torch.no_grad()

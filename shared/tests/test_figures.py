@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from torch import nn
 
 from shared import figures, widgets
+from shared.attention import attention_weights
 from shared.gpt import GPTConfig, GPTModel
 from shared.tokenizers import BPETokenizer, CharTokenizer
 
@@ -127,6 +128,23 @@ def test_attention_map_has_a_row_for_who_looks_and_leaves_the_future_empty():
     assert ax.get_yticklabels()[1].get_text() == "␣owl"
     many = [str(i) for i in range(9)]
     assert not figures.attention_map([[1 / 9] * 9] * 9, many)[1].texts
+
+
+def test_attention_strip_shades_what_is_looked_at_and_frames_who_looks():
+    _, ax = figures.attention_strip(["the", " owl", " sang", "."], [0.1, 0.7, 0.2], 2)
+    assert [text.get_text() for text in ax.texts] == ["the", "owl", "sang", "."]
+    colours = [patch.get_facecolor() for patch in ax.patches]
+    assert colours[1] == figures.HEAT(0.7) and colours[3] == (0, 0, 0, 0)  # nobody sees the future
+    assert [patch.get_linewidth() for patch in ax.patches] == [0, 0, 2, 0]
+
+
+def test_head_scores_have_a_panel_each_and_count_layers_from_one():
+    scores = {"foods": [[0.1, 0.2], [0.3, 0.4]], "names": torch.tensor([[0.5, 0.6], [0.7, 0.9]])}
+    _, grid = figures.head_scores(scores, "who looks")
+    shown = [ax for ax in grid.flat if ax.axison]
+    assert [ax.get_title("left") for ax in shown] == ["foods", "names"]
+    assert [text.get_text() for text in shown[1].texts] == ["0.50", "0.60", "0.70", "0.90"]
+    assert [label.get_text() for label in shown[0].get_yticklabels()] == ["1", "2"]
 
 
 def test_loss_surface_and_schedule_draw_their_data():
@@ -313,3 +331,46 @@ def test_tokenizer_figure_shows_every_token_of_every_tokenizer():
     fig, axes = widgets.tokenizer_figure({"one": CharTokenizer("abc"), "two": Bytes()}, "cab")
     assert [ax.get_title("left") for ax in axes][0] == "one: 3 tokens for 3 characters"
     assert [text.get_text() for text in axes[1].texts] == ["c", "99", "a", "97", "b", "98"]
+
+
+# --- the attention explorer ---
+
+
+class MarkedLetters(CharTokenizer):
+    """Letters, and an end of text for the mark in front."""
+
+    eot_id = 0
+
+
+@pytest.fixture
+def attention():
+    torch.manual_seed(1)
+    model = GPTModel(GPTConfig(8, 12, 16, n_heads=2, n_layers=3, drop_rate=0.0, init_std=0.5))
+    return widgets.attention_explorer(model, MarkedLetters("abc de"), "a bad cab")
+
+
+def test_attention_explorer_shows_the_row_of_layer_head_and_token(attention):
+    assert attention.token.value == attention.token.max == 9  # the last token looks
+    for layer, head, token in [(1, 1, 9), (3, 2, 9), (3, 2, 4)]:
+        attention.layer.value, attention.head.value, attention.token.value = layer, head, token
+        row = attention_weights(
+            attention.model, torch.tensor([0, *MarkedLetters("abc de").encode("a bad cab")])
+        )
+        row = row[layer - 1, head - 1, token]
+        shown = [float(w) for w in re.findall(r'title="([0-9.]+)"', attention.tokens.value)]
+        assert shown == pytest.approx(row.tolist(), abs=6e-4)
+        assert f"({row.max():.2f})" in attention.tokens.value
+        assert attention.tokens.value.count(figures.COLOURS["blue"]) == 1
+
+
+def test_attention_explorer_follows_the_text_and_explains_one_too_long(attention):
+    attention.text.value = "ab"
+    assert attention.token.max == attention.token.value == 2
+    attention.text.value = "abcabcabcabc"
+    assert "do not fit" in attention.tokens.value
+    attention.layer.value = 2  # nothing to show, nothing breaks
+    attention.text.value = "a<b"  # a character that the tokenizer does not know
+    assert "&lt;" in attention.tokens.value or "<i>" in attention.tokens.value
+    attention.text.value = "cab"
+    assert attention.tokens.value.count("<span") == 4
+    assert repr(attention).startswith("attention explorer")

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from shared.attention import KVCache, MultiHeadAttention
+from shared.attention import KVCache, MultiHeadAttention, attention_weights
 from shared.gpt import PRESETS, GPTConfig, GPTModel, count_parameters
 
 VOCAB, CONTEXT = 50, 24
@@ -178,6 +178,31 @@ def test_attention_equals_its_formula() -> None:
         heads.append(scores.softmax(dim=-1) @ values[:, head])
     expected = attention.out_proj(torch.cat(heads, dim=-1))
     torch.testing.assert_close(attention(x)[0], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_attention_weights_are_those_the_layers_use() -> None:
+    model, ids = lively_model(), random_ids(1, 9)[0]
+    read, attended = [], []  # of each layer: what its attention gets, and what reaches out_proj
+    for block in model.blocks:
+        attention = block.attention
+        attention.qkv.register_forward_pre_hook(lambda m, args: read.append(args[0][0]))
+        attention.out_proj.register_forward_pre_hook(lambda m, args: attended.append(args[0][0]))
+    weights = attention_weights(model, ids)
+    assert weights.shape == (2, 4, 9, 9)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 9))
+    assert weights.triu(1).eq(0).all()
+    for layer, block in enumerate(model.blocks):
+        values = block.attention.qkv(read[layer]).chunk(3, dim=-1)[2].unflatten(-1, (4, -1))
+        context = torch.einsum("hqk,khd->qhd", weights[layer], values).flatten(1)
+        torch.testing.assert_close(context, attended[layer], atol=1e-5, rtol=1e-4)
+
+
+def test_attention_weights_leave_no_hooks_behind() -> None:
+    model = lively_model()
+    attention_weights(model, random_ids(1, 5)[0])
+    with pytest.raises(ValueError, match="do not fit"):
+        attention_weights(model, random_ids(1, CONTEXT + 1)[0])
+    assert not any(block.attention.qkv._forward_hooks for block in model.blocks)
 
 
 # -- the same network in Hugging Face transformers --------------------------------------------

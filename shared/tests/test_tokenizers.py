@@ -18,6 +18,7 @@ import torch
 from tiktoken_ext.openai_public import r50k_pat_str
 
 import shared.tokenizers as tokenizers
+from shared.datasets import FetchError, fetch
 from shared.tokenizers import (
     END_OF_TEXT,
     BPETokenizer,
@@ -54,14 +55,29 @@ def bpe() -> BPETokenizer:
     return BPETokenizer.train(tales(200_000), 1_500, SPECIALS)
 
 
+def fetch_or_skip(name: str) -> Path:
+    try:
+        return fetch(name)
+    except FetchError as error:
+        pytest.skip(" ".join(str(error).split()))  # it names the file, and what was tried
+
+
 @pytest.fixture(scope="module")
 def gpt2_file() -> Path:
-    from shared.datasets import FetchError, fetch
+    return fetch_or_skip("gpt2.tiktoken")
 
-    try:
-        return fetch("gpt2.tiktoken")
-    except FetchError as error:
-        pytest.skip(f"GPT-2's vocabulary cannot be had here: {' '.join(str(error).split())}")
+
+@pytest.fixture(scope="module")
+def ours_and_gpt2(gpt2_file) -> tuple[BPETokenizer, tiktoken.Encoding]:
+    """Our tokenizer with GPT-2's vocabulary, and tiktoken's with its own spelling of the rule."""
+    ours = BPETokenizer.load(gpt2_file)
+    peer = tiktoken.Encoding(
+        "peer",
+        pat_str=r50k_pat_str,
+        mergeable_ranks=ours.ranks,
+        special_tokens=ours.special_tokens,
+    )
+    return ours, peer
 
 
 def random_texts(n: int, seed: int) -> list[str]:
@@ -324,15 +340,14 @@ def test_gpt2_vocabulary(gpt2_file):
     assert ours.encode(text, allowed_special={END_OF_TEXT}) == expected
 
 
-def test_our_bpe_with_gpt2_vocabulary_equals_tiktoken(gpt2_file):
-    ours = BPETokenizer.load(gpt2_file)
-    peer = tiktoken.Encoding(
-        "peer",
-        pat_str=r50k_pat_str,
-        mergeable_ranks=ours.ranks,
-        special_tokens=ours.special_tokens,
-    )
-    assert_equal_to_tiktoken(ours, peer, random_texts(3_000, seed=9))
+def test_our_bpe_with_gpt2_vocabulary_equals_tiktoken(ours_and_gpt2):
+    assert_equal_to_tiktoken(*ours_and_gpt2, random_texts(10_000, seed=9))
+
+
+def test_our_bpe_with_gpt2_vocabulary_equals_tiktoken_on_all_of_tiny_shakespeare(ours_and_gpt2):
+    text = fetch_or_skip("tiny-shakespeare.txt").read_text(encoding="utf-8")
+    assert len(text) == 1_115_394
+    assert_equal_to_tiktoken(*ours_and_gpt2, [text])
 
 
 # --- encoding and decoding ------------------------------------------------------------------------
