@@ -45,7 +45,7 @@ Words = Callable[[str], str]  # picks a value of a kind of the world
 
 def format_prompt(entry: Entry) -> str:
     """The text a model reads before it answers (Alpaca's format, Taori et al. 2023, in short)."""
-    text = f"\n\n### Input:\n{entry['input']}" if entry["input"] else ""
+    text = f"\n\n### Input:\n{entry['input']}" if entry.get("input") else ""
     return f"### Instruction:\n{entry['instruction']}{text}\n\n### Response:\n"
 
 

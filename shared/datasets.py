@@ -9,14 +9,18 @@ Real texts are fetched on first use: `fetch` and `CATALOGUE`, in downloads.py.
 
 import json
 import random
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from data.instructions import Entry, format_prompt
+from data.world import world
 from shared.downloads import (
     BUILD,
     CATALOGUE,
@@ -31,6 +35,7 @@ from shared.downloads import (
 )
 
 __all__ = [
+    "Alternating",
     "BUILD",
     "CATALOGUE",
     "DATA",
@@ -38,12 +43,15 @@ __all__ = [
     "Curriculum",
     "DocumentBatches",
     "FetchError",
+    "InstructionBatches",
     "NextTokenDataset",
     "Source",
     "available",
     "cache_dir",
+    "collate",
     "create_dataloader",
     "encode_documents",
+    "encode_exchange",
     "fetch",
     "gutenberg_body",
     "load_instructions",
@@ -51,12 +59,14 @@ __all__ = [
     "load_tales",
     "load_text",
     "pretraining_documents",
+    "rename",
 ]
 
 TALES = {"train": "stories.txt", "val": "stories_val.txt"}
 SPLITS = ("train", "val", "test")
 MESSAGE_SPLITS = ("train", "unlabelled", "val", "test")
 LABELS = ("ham", "spam")
+IGNORED = -100  # a target that cross_entropy leaves out
 
 
 # ---------------------------------------------------------------------------------------------
@@ -377,3 +387,123 @@ class Curriculum:
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         return self.first[step] if step < self.steps else self.then[step - self.steps]
+
+
+class Alternating:
+    """Batches of several sources in turn: step 0 of the first, step 0 of the second, …"""
+
+    def __init__(self, *sources):
+        self.sources = sources
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        turn, source = divmod(step, len(self.sources))
+        return self.sources[source][turn]
+
+
+# ---------------------------------------------------------------------------------------------
+# Instructions: exchanges of a prompt and an answer
+# ---------------------------------------------------------------------------------------------
+
+
+# built in: 06_finetune_instructions/instructions.ipynb
+def encode_exchange(entry: Entry, tokenizer) -> tuple[list[int], list[int]]:
+    """Ids of an entry's prompt, and of its answer with <|endoftext|> at the end.
+
+    Raises ValueError for an entry without an instruction or an output.
+    """
+    for key in ("instruction", "output"):
+        if not (entry.get(key) or "").strip():
+            raise ValueError(f"an entry has no {key}: write one, or leave it out: {entry!r:.200}")
+    answer = [*tokenizer.encode(entry["output"]), tokenizer.eot_id]
+    return tokenizer.encode(format_prompt(entry)), answer
+
+
+# built in: 06_finetune_instructions/instructions.ipynb
+def collate(rows: list, eot_id: int, mask_prompts: bool = True) -> tuple:
+    """Rows of (prompt, answer) pairs → inputs and targets, each (rows, longest - 1) int64.
+
+    A row is <|endoftext|>, prompt, answer, prompt, answer, …; targets are the inputs one token
+    later. Padding, and the prompts where `mask_prompts`, are IGNORED as targets.
+    """
+    inputs, targets = [], []
+    for exchanges in rows:
+        ids, learn = [eot_id], [False]
+        for prompt, answer in exchanges:
+            ids += prompt + answer
+            learn += [not mask_prompts] * len(prompt) + [True] * len(answer)
+        ids, learn = torch.tensor(ids), torch.tensor(learn)
+        inputs.append(ids[:-1])
+        targets.append(ids[1:].masked_fill(~learn[1:], IGNORED))
+    inputs = pad_sequence(inputs, batch_first=True, padding_value=eot_id)
+    return inputs, pad_sequence(targets, batch_first=True, padding_value=IGNORED)
+
+
+# built in: 06_finetune_instructions/instructions.ipynb
+def rename(entry: Entry, rng: random.Random) -> Entry:
+    """The entry with the names of the valley dealt anew; what is asked does not depend on them.
+
+    He stays he and she stays she, so that pronouns stay right.
+    """
+    names, dealt = world().kinds["name"], {}
+    for pronoun in ("he", "she"):
+        group = [name["name"] for name in names if name["he"] == pronoun]
+        dealt |= zip(group, rng.sample(group, len(group)), strict=True)
+    known = re.compile(rf"\b({'|'.join(dealt)})\b")
+    texts = {key: entry.get(key, "") for key in ("instruction", "input", "output")}
+    return entry | {key: known.sub(lambda m: dealt[m[0]], text) for key, text in texts.items()}
+
+
+class InstructionBatches:
+    """batches[step] -> (inputs, targets): `batch_size` exchanges, one to `max_turns` in a row.
+
+    Every epoch visits each entry once, in a new order and with new names; an entry whose input
+    would become one of `held_out` keeps its names. Step s is a pure function of (seed, s).
+    Raises ValueError for an entry that cannot be encoded or does not fit into the context.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        tokenizer,
+        batch_size: int,
+        context_length: int,
+        held_out: Sequence[Entry] = (),
+        mask_prompts: bool = True,
+        max_turns: int = 3,
+        seed: int = 123,
+    ):
+        if not entries:
+            raise ValueError("there are no instructions to learn: give at least one")
+        self.entries, self.tokenizer, self.batch_size = list(entries), tokenizer, batch_size
+        self.context_length, self.max_turns = context_length, max_turns
+        self.mask_prompts, self.seed = mask_prompts, seed
+        self.held_out = {(entry["instruction"], entry.get("input", "")) for entry in held_out}
+        for entry in self.entries:
+            tokens = sum(map(len, encode_exchange(entry, tokenizer)))
+            if tokens > context_length:
+                raise ValueError(
+                    f"an entry has {tokens} tokens, the context {context_length}: shorten it or "
+                    f"leave it out: {entry!r:.200}"
+                )
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng, rows, turns = random.Random(f"{self.seed} {step}"), [], 0
+        for place in range(step * self.batch_size, (step + 1) * self.batch_size):
+            exchange = self._exchange(place, rng)
+            used = sum(len(ids) for pair in rows[-1] for ids in pair) if rows else 0
+            if turns and used + sum(map(len, exchange)) <= self.context_length:
+                rows[-1].append(exchange)
+            else:
+                rows.append([exchange])
+                turns = rng.randint(1, self.max_turns)
+            turns -= 1
+        return collate(rows, self.tokenizer.eot_id, self.mask_prompts)
+
+    def _exchange(self, place: int, rng: random.Random) -> tuple[list[int], list[int]]:
+        epoch, place = divmod(place, len(self.entries))
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.entries))
+        entry = self.entries[order[place]]
+        renamed = rename(entry, rng)
+        if (renamed["instruction"], renamed["input"]) in self.held_out:
+            renamed = entry
+        return encode_exchange(renamed, self.tokenizer)

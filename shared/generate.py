@@ -62,8 +62,13 @@ def stream(
     top_p: float | None = None,
     eos_id: int | None = None,
     use_cache: bool = True,
+    cache: KVCache | None = None,
 ) -> Iterator[Tensor]:
-    """Yield new ids one by one, each (batch, 1); arguments as in `generate`."""
+    """Yield new ids one by one, each (batch, 1); arguments as in `generate`.
+
+    With a `cache` of an earlier call, `ids` begin with the tokens it holds, which are not read
+    again; at the end it holds all but the last. Raises ValueError when it holds all of them.
+    """
     check_sampling(temperature, top_k, top_p)
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be 0 or above")
@@ -72,10 +77,16 @@ def stream(
             f"ids have shape {tuple(ids.shape)}; a prompt is (batch, tokens): "
             f"add a batch dimension with ids[None]"
         )
+    if cache and cache.length >= ids.shape[1]:
+        raise ValueError(
+            f"the cache holds {cache.length} tokens, ids only {ids.shape[1]}: ids must be what "
+            f"the cache has read and at least one token more"
+        )
     limit = model.config.context_length
     was_training = model.training
     model.eval()
-    cache = KVCache(model, ids.shape[0]) if use_cache else None
+    if cache is None and use_cache:
+        cache = KVCache(model, ids.shape[0])
     finished = torch.zeros(ids.shape[0], 1, dtype=torch.bool, device=ids.device)
     try:
         for _ in range(max_new_tokens):

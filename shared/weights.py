@@ -100,15 +100,17 @@ def load_checkpoint(path: Path, config: GPTConfig | None = None) -> GPTModel:
     return model.eval()
 
 
-def course_checkpoint() -> Path:
-    """The student's own pretrained model where there is one, else the bundled one.
+def course_checkpoint(name: str = "course") -> Path:
+    """The student's own checkpoint of that name where there is one, else the bundled one.
 
+    "course" is the pretrained model (chapter 4), "chat" the one that answers (chapter 6).
     COURSE_CHECKPOINT=bundled always means the bundled one.
     """
-    own = os.environ.get("COURSE_CHECKPOINT") != "bundled" and OWN.is_file()
-    return OWN if own else BUNDLED
+    own = OWN.with_stem(name)
+    use_own = os.environ.get("COURSE_CHECKPOINT") != "bundled" and own.is_file()
+    return own if use_own else BUNDLED.with_stem(name)
 
 
-def load_course_model() -> GPTModel:
-    """The course's pretrained GPT (see `course_checkpoint` for which), in evaluation mode."""
-    return load_checkpoint(course_checkpoint())
+def load_course_model(name: str = "course") -> GPTModel:
+    """A model of the course (see `course_checkpoint` for which), in evaluation mode."""
+    return load_checkpoint(course_checkpoint(name))

@@ -4,19 +4,23 @@ tokenizer_playground  a text in coloured tokens with their ids, cut by one token
 merge_stepper         the merges of byte pair encoding, one by one
 attention_explorer    layer, head and token: where that token looks in a text
 sampling_explorer     temperature, top-k, top-p and seed: the bars of the next token, and a text
-Notable: all is HTML, so nothing flickers; only what ipywidgets 7 and 8 share; beside each explorer
-a figure that shows the same where no Python runs.
+figure_explorer       a slider, and a figure drawn from its value
+chat_box              a conversation with a model, token by token, which can be stopped
+Notable: all is HTML or one picture, so nothing flickers; only what ipywidgets 7 and 8 share; beside
+each explorer a figure that shows the same where no Python runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from html import escape
+from io import BytesIO
 from itertools import cycle
 from typing import Any
 
 import torch
-from ipywidgets import HTML, Button, FloatSlider, HBox, IntSlider, Text, ToggleButtons, VBox
+from ipywidgets import HTML, Button, FloatSlider, HBox, Image, IntSlider, Text, ToggleButtons, VBox
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -24,6 +28,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from shared.attention import attention_weights
+from shared.chat import Chat
 from shared.figures import COLOURS, HEAT, visible
 from shared.generate import generate, next_token_probs
 from shared.tokenizers import BPETokenizer
@@ -325,3 +330,86 @@ def sampling_figure(
     grid[0, 0].invert_yaxis()
     fig.supxlabel("probability (grey: the model's own; blue: after the setting)", size=10)
     return fig, grid[0]
+
+
+class FigureExplorer(VBox):
+    """A slider over low … high, and what `draw` makes of its value: a matplotlib figure."""
+
+    def __init__(
+        self, draw: Callable[[float], Figure], name: str, value: float, low: float, high: float
+    ) -> None:
+        self.draw = draw
+        look = {"style": {"description_width": "90px"}, "layout": {"width": "60%"}}
+        step = (high - low) / 100
+        self.slider = FloatSlider(value, min=low, max=high, step=step, description=name, **look)
+        self.image = Image(format="png", width=480)
+        super().__init__([self.slider, self.image])
+        self.slider.observe(self._show, "value")
+        self._show()
+
+    def _show(self, change: object = None) -> None:
+        fig, file = self.draw(self.slider.value), BytesIO()
+        fig.savefig(file, format="png")
+        plt.close(fig)  # or the notebook would show it once more
+        self.image.value = file.getvalue()
+
+    def __repr__(self) -> str:
+        return "figure explorer: run this cell in Jupyter or Colab to move its slider"
+
+
+figure_explorer = FigureExplorer
+
+
+class ChatBox(VBox):
+    """Type a request and read the answer as it comes, `pace` seconds a token; or stop it."""
+
+    def __init__(self, chat: Chat, pace: float = 0.03) -> None:
+        self.chat, self.pace, self.running = chat, pace, False
+        look = {"style": {"description_width": "90px"}, "layout": {"width": "95%"}}
+        self.instruction = Text(description="instruction", **look)
+        self.text = Text(description="text, if any", **look)
+        self.temperature = FloatSlider(0, min=0, max=2, step=0.1, description="temperature", **look)
+        self.button = Button(description="send", button_style="primary")
+        self.stop = Button(description="stop", disabled=True)
+        self.transcript = HTML()
+        buttons = HBox([self.button, self.stop])
+        super().__init__([self.transcript, self.instruction, self.text, self.temperature, buttons])
+        self.button.on_click(self._send)
+        self.stop.on_click(self._stop)
+
+    def _send(self, button: object = None) -> None:
+        if self.running:
+            return
+        # In a notebook the answer must not hold up the kernel: it could not hear "stop".
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(self._answer())
+        else:
+            self.task = loop.create_task(self._answer())
+
+    async def _answer(self) -> None:
+        asked = (self.instruction.value, self.text.value)
+        before, answer = self.transcript.value, ""
+        question = "<br>".join(escape(part) for part in asked if part)
+        self.running, self.stop.disabled, self.button.disabled = True, False, True
+        try:
+            for piece in self.chat.say(*asked, temperature=self.temperature.value):
+                answer += piece
+                shown = f'<p><b>{question}</b></p><p style="white-space:pre-wrap">'
+                self.transcript.value = f"{before}{shown}{escape(answer)}</p>"
+                await asyncio.sleep(self.pace)
+                if not self.running:
+                    break
+        except ValueError as error:
+            self.transcript.value = f"{before}<p><i>{escape(str(error))}</i></p>"
+        self.running, self.stop.disabled, self.button.disabled = False, True, False
+
+    def _stop(self, button: object = None) -> None:
+        self.running = False
+
+    def __repr__(self) -> str:
+        return "chat box: run this cell in Jupyter or Colab to talk"
+
+
+chat_box = ChatBox

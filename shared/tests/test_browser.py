@@ -34,9 +34,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 START = 120  # seconds in which even a slow machine has started a server, or a kernel with PyTorch
-REACT = 30  # seconds in which a widget has answered
+REACT = 30  # seconds in which a widget has answered, or a server has ended
 
-ERRORS = ", ".join(f"[data-mime-type='application/vnd.jupyter.{x}']" for x in ("stderr", "error"))
+ERRORS = ", ".join(  # what a cell printed to stderr or raised, and a widget that cannot be drawn
+    [f'[data-mime-type="application/vnd.jupyter.{kind}"]' for kind in ("stderr", "error")]
+    + [".jupyter-widgets-error-widget"]
+)
 
 SETUP = """\
 from shared import widgets
@@ -54,7 +57,8 @@ tokenizers = {
 WIDGETS = {  # name: the last line of its cell
     "playground": 'widgets.tokenizer_playground(tokenizers, "Otto met a platypus near the clock.")',
     "stepper": 'widgets.merge_stepper(tokenizer, "Milo the owl had lost a golden lantern.")',
-    "explorer": 'widgets.sampling_explorer(model, tokenizer, "One windy morning Pip met")',
+    "attention": 'widgets.attention_explorer(model, tokenizer, "Pip met Otto. Otto met Pip.")',
+    "sampling": 'widgets.sampling_explorer(model, tokenizer, "One windy morning Pip met")',
 }
 
 
@@ -63,8 +67,8 @@ def browser() -> Iterator[Browser]:
     """The Chromium of the system, without a window."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        stop = pytest.fail if os.environ.get("COURSE_BROWSER") == "required" else pytest.skip
-        stop(f"no browser found: install Chromium or Chrome as one of {', '.join(BROWSERS)}")
+        end = pytest.fail if os.environ.get("COURSE_BROWSER") == "required" else pytest.skip
+        end(f"no browser found: install Chromium or Chrome, as one of {', '.join(BROWSERS)}")
     with (
         sync_playwright() as playwright,
         # Chromium's sandbox does not work for root, who runs the tests in most containers.
@@ -93,6 +97,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += ["--ServerApp.port=0", f"--ServerApp.root_dir={home / 'notebooks'}"]
+    # Should these tests be killed, the server they leave behind ends by itself.
+    command += ["--MappingKernelManager.cull_idle_timeout=300"]
+    command += ["--ServerApp.shutdown_no_activity_timeout=300"]
     environment = os.environ | {name: str(path) for name, path in folders.items()}
     with open(home / "log.txt", "wb") as log:
         server = psutil.Popen(
@@ -124,7 +131,7 @@ def stop(server: psutil.Popen) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself
         family = [server, *server.children(recursive=True)]
         server.terminate()
-        for process in psutil.wait_procs(family, timeout=START)[1]:
+        for process in psutil.wait_procs(family, timeout=REACT)[1]:
             process.kill()
 
 
@@ -168,7 +175,7 @@ def no_complaint(notebook: Locator) -> Iterator[None]:
 def expect_no_errors(notebook: Locator) -> None:
     if errors := notebook.locator(ERRORS).all_inner_texts():
         pytest.fail("a cell shows an error:\n" + "\n".join(errors), pytrace=False)
-    for words in ("Loading widget", "Error displaying widget", "Error creating widget"):
+    for words in ("Loading widget", "Error displaying widget"):
         expect(notebook).not_to_contain_text(words)
 
 
@@ -193,9 +200,9 @@ def in_step(shown: Locator, twin: Widget) -> Iterator[None]:
     expect_same(shown, twin)
 
 
-def type_into(shown: Locator, text: str) -> None:
+def type_into(shown: Locator, name: str, text: str) -> None:
     """Key by key, as a person does: many of these keys are shortcuts of JupyterLab."""
-    field = shown.get_by_role("textbox").first
+    field = shown.get_by_label(name, exact=True)
     field.press("ControlOrMeta+a")
     field.press_sequentially(text)
 
@@ -217,7 +224,7 @@ def test_widget_is_drawn(pairs, name: str) -> None:
 def test_playground_cuts_what_is_typed(pairs) -> None:
     shown, twin = pairs["playground"]
     with in_step(shown, twin):
-        type_into(shown, "Add a dozen odd boxes & <b>y</b>!")
+        type_into(shown, "text", "Add a dozen odd boxes & <b>y</b>!")
         twin.text.value = "Add a dozen odd boxes & <b>y</b>!"
     expect(shown).to_contain_text("33 tokens for 33 characters")
 
@@ -238,8 +245,22 @@ def test_stepper_merges_one_by_one_and_all(pairs) -> None:
             twin.step.value = step
 
 
-def test_explorer_moves_the_bars(pairs) -> None:
-    shown, twin = pairs["explorer"]
+def test_attention_follows_layer_head_token_and_text(pairs) -> None:
+    shown, twin = pairs["attention"]
+    for name in ("layer", "head"):
+        with in_step(shown, twin):
+            press(shown, name, "ArrowRight", "2")
+            getattr(twin, name).value = 2
+    with in_step(shown, twin):
+        press(shown, "token", "ArrowLeft", str(twin.token.max - 1))
+        twin.token.value = twin.token.max - 1
+    with in_step(shown, twin):
+        type_into(shown, "text", "Add an odd box.")
+        twin.text.value = "Add an odd box."
+
+
+def test_sampling_moves_the_bars(pairs) -> None:
+    shown, twin = pairs["sampling"]
     bar = shown.locator("tr").first.locator("div").last  # the likeliest token's, in blue
     wide = bar.bounding_box()["width"]
     with in_step(shown, twin):
@@ -248,8 +269,8 @@ def test_explorer_moves_the_bars(pairs) -> None:
     assert bar.bounding_box()["width"] < wide
 
 
-def test_explorer_writes(pairs) -> None:
-    shown, twin = pairs["explorer"]
+def test_sampling_writes(pairs) -> None:
+    shown, twin = pairs["sampling"]
     with in_step(shown, twin):
         shown.get_by_role("button", name="write").click()
         twin.button.click()
@@ -257,5 +278,5 @@ def test_explorer_writes(pairs) -> None:
         press(shown, "seed", "ArrowRight", "2")
         twin.seed.value = 2
     with in_step(shown, twin):
-        type_into(shown, "Bad odd foxes")
+        type_into(shown, "prompt", "Bad odd foxes")
         twin.prompt.value = "Bad odd foxes"

@@ -18,6 +18,22 @@ FOLDERS = sorted(path.parent for path in ROOT.glob("*/exercises.ipynb"))
 
 # A mistake that somebody might well make, for every exercise.
 MISTAKES = {
+    "0.1": (5, 4, 3),
+    "0.2": lambda x: (x[:, None] - x[None]).abs().sum(dim=-1),  # not squared
+    "0.3": lambda a, b: torch.stack([a, b]).view(-1),  # one after the other
+    "0.4": lambda scores: torch.log(scores.exp() / scores.exp().sum(dim=-1, keepdim=True)),
+    "0.5": lambda f, x: (f(x + 1e-3) - f(x)) / 1e-3,  # one side only
+    "0.6": lambda x, w, b: (x, 1.0),  # as if there were no ReLU
+    "0.7": lambda gradient, x, rate, momentum, steps: [
+        x := x - rate * gradient(x) for _ in range(steps)
+    ][-1],  # no momentum
+    "0.8": lambda text, a, b: text.count(a + b) / max(1, text.count(a)),  # counts the last one
+    "0.9": lambda p: 1 / (sum(p) / len(p)),
+    "0.10": lambda p, u: next(i for i in range(len(p)) if u <= sum(p[: i + 1])),
+    "0.11": lambda m, k, n, seconds: m * k * n / seconds / 1e9,
+    "0.12": lambda ids, context, start: [
+        (ids[max(0, i - context) : i], id) for i, id in enumerate(ids)
+    ],  # nothing filled up
     "1.1": 500,  # forgot that the last window needs a target
     "1.2": 2,  # one token per character
     "1.3": lambda tokens, vocab: [vocab.get(token, 2) for token in tokens],  # <|unk|> is not 2
@@ -76,7 +92,7 @@ def test_an_answer_that_raises_is_no_crash(name: str, capsys: pytest.CaptureFixt
 
 
 def test_an_exercise_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no exercise '9\.9': choose one of 1\.1, "):
+    with pytest.raises(ValueError, match=r"no exercise '9\.9': choose one of 0\.1, "):
         check("9.9", 1)
 
 

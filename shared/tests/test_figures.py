@@ -374,3 +374,23 @@ def test_attention_explorer_follows_the_text_and_explains_one_too_long(attention
     attention.text.value = "cab"
     assert attention.tokens.value.count("<span") == 4
     assert repr(attention).startswith("attention explorer")
+
+
+# --- the figure explorer ---
+
+
+def test_figure_explorer_draws_what_the_slider_says_and_leaves_no_figure_open():
+    seen = []
+
+    def draw(value):
+        seen.append(value)
+        fig, ax = plt.subplots()
+        ax.plot([0, value])
+        return fig
+
+    explorer = widgets.figure_explorer(draw, "rate", 0.5, 0, 1)
+    before = bytes(explorer.image.value)
+    explorer.slider.value = 0.75
+    assert seen == [0.5, 0.75] and bytes(explorer.image.value) != before
+    assert before.startswith(b"\x89PNG") and not plt.get_fignums()
+    assert repr(explorer).startswith("figure explorer")
