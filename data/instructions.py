@@ -107,9 +107,14 @@ def what_thing(pick: Words) -> Entry:
 
 
 def which_animal(pick: Words) -> Entry:
+    # By what it did, not by its name: in the tales, too, the part an animal plays tells which it is.
     text, words = small_story(pick)
-    who_, what = pick((("name", "animal"), ("friend", "other")))
-    return ask(f"What is {words[who_]}?", text, f"{words[who_]} is {a(words[what])}.")
+    questions = (
+        ("Which animal lost the {thing}?", "animal"),
+        ("Which animal came later?", "other"),
+    )
+    question, key = pick(questions)
+    return ask(question.format(**words), text, f"{capital(a(words[key]))}.")
 
 
 def plain_sentence(pick: Words) -> tuple[str, str, str]:
