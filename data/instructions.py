@@ -107,7 +107,7 @@ def what_thing(pick: Words) -> Entry:
 
 
 def which_animal(pick: Words) -> Entry:
-    # By what it did, not by its name: in the tales, too, the part an animal plays tells which it is.
+    # By what it did, not by its name: in the tales, too, its part tells which animal it is.
     text, words = small_story(pick)
     questions = (
         ("Which animal lost the {thing}?", "animal"),
