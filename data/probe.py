@@ -28,9 +28,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.instructions import format_prompt  # noqa: E402
-from shared.datasets import load_instructions, load_messages, load_text  # noqa: E402
-from shared.generate import generate  # noqa: E402
+from shared.datasets import (  # noqa: E402
+    IGNORED,
+    encode_exchange,
+    load_instructions,
+    load_messages,
+    load_text,
+)
+from shared.finetuning import FREE_TASK, answer, exact_match  # noqa: E402
 from shared.gpt import GPTModel  # noqa: E402
 from shared.tokenizers import course_tokenizer  # noqa: E402
 from shared.training import train  # noqa: E402
@@ -40,9 +45,6 @@ STEPS = 800  # of instruction tuning, 6 epochs; all spam heads together take as 
 SPAM_RUNS = 3  # each from another seed: one run's F1 on 112 spam messages is partly luck
 BATCH = 32
 NEEDED = 0.70  # exact match on held-out instructions
-LEFT_OUT = "continue"  # a tale can go on in many ways: exact match says nothing
-LONGEST = 64  # tokens of an answer
-IGNORED = -100  # cross_entropy's mark for targets that do not count
 
 
 def batches(groups: list[list], steps: int, seed: int) -> list[tuple[Tensor, Tensor]]:
@@ -137,47 +139,32 @@ def probe_spam(model: GPTModel, steps: int, seed: int) -> bool:
     return mean["pretrained"][1] > mean["untrained"][1]
 
 
-def answers(model: GPTModel, prompts: list[list[int]]) -> list[str]:
-    """Greedy answers in the order of the prompts; those of one length share a batch, unpadded."""
-    tokenizer, by_length, texts = course_tokenizer(), defaultdict(list), [""] * len(prompts)
-    for place, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(place)
-    for length, places in by_length.items():
-        ids = torch.tensor([prompts[place] for place in places])
-        new = generate(model, ids, LONGEST, temperature=0, eos_id=tokenizer.eot_id)[:, length:]
-        for place, answer in zip(places, new.tolist(), strict=True):
-            end = answer.index(tokenizer.eot_id) if tokenizer.eot_id in answer else LONGEST
-            texts[place] = tokenizer.decode(answer[:end])
-    return texts
-
-
 def probe_instructions(model: GPTModel, steps: int, control: bool, alone: bool, seed: int) -> bool:
     """Print exact match per task; does the pretrained network reach what is needed?"""
     tokenizer, left_out, rows, test = course_tokenizer(), Counter(), [], []
     for entry in load_instructions():
-        prompt = [tokenizer.eot_id, *tokenizer.encode(format_prompt(entry))]
-        answer = [*tokenizer.encode(entry["output"]), tokenizer.eot_id]
-        if entry["task"] == LEFT_OUT:
-            left_out[f"of task {LEFT_OUT}"] += 1
-        elif len(prompt) + len(answer) - 1 > model.config.context_length:
+        prompt, output = encode_exchange(entry, tokenizer)
+        prompt = [tokenizer.eot_id, *prompt]
+        if entry["task"] == FREE_TASK:  # a tale can go on in many ways: exact match says nothing
+            left_out[f"of task {FREE_TASK}"] += 1
+        elif len(prompt) + len(output) - 1 > model.config.context_length:
             left_out["longer than the context"] += 1
         elif entry["split"] == "train":
-            rows.append(((prompt + answer)[:-1], [IGNORED] * (len(prompt) - 1) + answer))
+            rows.append(((prompt + output)[:-1], [IGNORED] * (len(prompt) - 1) + output))
         elif entry["split"] == "test":
-            test.append((entry, prompt))
+            test.append(entry)
     print(f"\ninstructions: {len(rows)} to learn, {len(test)} with arguments never asked;",
           "left out", ", ".join(f"{count} {why}" for why, count in left_out.items()))  # fmt: skip
     lessons = load_text("facts.txt").splitlines()
     lessons = [[tokenizer.eot_id, *tokenizer.encode(text), tokenizer.eot_id] for text in lessons]
     said_again = [(ids[:-1], ids[1:]) for ids in lessons]
-    entries, prompts = zip(*test, strict=True)
     right = defaultdict(lambda: defaultdict(list))  # network → task → whether each answer is right
     for name in ("untrained", "pretrained") if control else ("pretrained",):
         network = network_of(model, name, seed)
         finetune(network, [rows] if alone else [rows, said_again], steps, 1e-3, seed)
-        for entry, text in zip(entries, answers(network, prompts), strict=True):
+        for entry, text in zip(test, answer(network, tokenizer, test), strict=True):
             for task in (entry["task"], "all work" if entry["input"] else "all facts", "all"):
-                right[name][task].append(text == entry["output"])
+                right[name][task].append(exact_match(text, entry["output"]))
     print(f"  {'exact match':<16}entries" + "".join(f"{name:>12}" for name in right))
     for task in sorted(right["pretrained"], key=lambda task: ("all" in task, task)):
         shares = "".join(f"{fmean(tasks[task]):>12.1%}" for tasks in right.values())

@@ -42,6 +42,7 @@ BUNDLED = (
     "instructions.json",
     "course.tiktoken",
     "checkpoints/course.safetensors",
+    "checkpoints/chat.safetensors",
 )
 NEEDED_GB = {"memory": 4, "disk": 2}
 

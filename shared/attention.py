@@ -111,9 +111,11 @@ def attention_weights(model: nn.Module, ids: Tensor) -> Tensor:
         block.attention.qkv.register_forward_hook(lambda layer, inputs, out: seen.append(out))
         for block in model.blocks
     ]
+    was_training = model.training
     try:
-        model(ids[None])
+        model.eval()(ids[None])
     finally:
+        model.train(was_training)
         for hook in hooks:
             hook.remove()
     qkv = torch.cat(seen).unflatten(-1, (3, model.config.n_heads, -1))

@@ -13,7 +13,7 @@ import torch
 
 from data.instructions import format_prompt
 from shared.attention import KVCache
-from shared.generate import stream
+from shared.generate import check_sampling, stream
 from shared.gpt import GPTModel
 
 
@@ -27,13 +27,15 @@ class Chat:
         self.cache = KVCache(model, batch_size=1)
 
     def say(self, instruction: str, text: str = "", temperature: float = 0.0) -> Iterator[str]:
-        """Yield the answer in pieces, as they come; stop by no longer asking for the next.
+        """Yield the answer in pieces, as they come; stop by closing it, before the next turn.
 
-        Raises ValueError for an empty instruction, or for one too long for the context.
+        Raises ValueError for an empty instruction, for one too long for the context, and for a
+        temperature below 0.
         """
         if not instruction.strip():
             raise ValueError("the instruction is empty: ask for something")
         end, limit = self.tokenizer.eot_id, self.model.config.context_length
+        check_sampling(temperature, None, None)
         prompt = self.tokenizer.encode(format_prompt({"instruction": instruction, "input": text}))
         if 1 + len(prompt) + self.room > limit:
             raise ValueError(
@@ -49,9 +51,9 @@ class Chat:
         device = next(self.model.parameters()).device
         row = torch.tensor([ids], device=device)
         try:
-            new_ids = stream(
-                self.model, row, limit - len(ids), temperature, eos_id=end, cache=self.cache
-            )
+            # One place is kept for the end mark.
+            room = limit - len(ids) - 1
+            new_ids = stream(self.model, row, room, temperature, eos_id=end, cache=self.cache)
             for new in new_ids:
                 exchange.append(new.item())
                 if new.item() == end:

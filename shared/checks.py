@@ -73,6 +73,11 @@ def agree(found: Any, expected: Any, case: str, hint: str = "") -> None:
         raise Wrong(f"{case} gives {found!r}, not {expected!r}.{hint}")
 
 
+def rounded(found: Any) -> float | None:
+    """A number or a tensor of one number to four digits, so that the way to it does not matter."""
+    return None if found is None else round(float(found), 4)
+
+
 # ---------------------------------------------------------------------------------------------
 # 0: warm-up
 # ---------------------------------------------------------------------------------------------
@@ -101,9 +106,11 @@ def _interleave(answer: Callable) -> None:
 def _log_softmax(answer: Callable) -> None:
     scores = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
     agree(answer(scores), torch.log_softmax(scores, -1), "[[1, 2, 3], [0, 0, 0]]")
-    large = torch.tensor([[1000.0, -1000.0]])
-    hint = "Take the largest away first, and never the log of a power that may be 0."
-    agree(answer(large), torch.log_softmax(large, -1), "[[1000, -1000]]", hint)
+    agree(answer(scores[0]), torch.log_softmax(scores[0], -1), "[1, 2, 3], one dimension")
+    large = torch.tensor([[1000.0, -1000.0], [-1000.0, -1001.0]])
+    hint = "Take from each row its own largest, and never the log of a power that may be 0."
+    expected = torch.log_softmax(large, -1)
+    agree(answer(large), expected, "[[1000, −1000], [−1000, −1001]]", hint)
 
 
 @exercise("0.5")
@@ -114,7 +121,7 @@ def _slope(answer: Callable) -> None:
     ):
         hint = "From one side only, it is off by a little: take one value on each side."
         found = answer(f, x)
-        agree(found if found is None else round(found, 4), expected, name, hint)
+        agree(rounded(found), expected, name, hint)
 
 
 @exercise("0.6")
@@ -136,14 +143,17 @@ def _momentum(answer: Callable) -> None:
         found = answer(of_square, 1.0, 0.2, momentum, 2)
         hint = "The velocity keeps its value from step to step."
         case = f"x², from 1, rate 0.2, momentum {momentum}, 2 steps"
-        agree(found if found is None else round(found, 6), expected, case, hint)
+        agree(rounded(found), expected, case, hint)
 
 
 @exercise("0.8")
 def _bigram_probability(answer: Callable) -> None:
     hint = "The last character of the text is followed by nothing."
     agree(answer("banana", "a", "n"), 1.0, "banana, n after a", hint)
-    agree(answer("abacad", "a", "b"), 1 / 3, "abacad, b after a")
+    found = answer("abacad", "a", "b")
+    agree(rounded(found), round(1 / 3, 4), "abacad, b after a")
+    agree(answer("aaa", "a", "a"), 1.0, "aaa, a after a", "Neighbouring pairs may overlap.")
+    agree(answer("abc", "c", "a"), 0, "abc, a after c", hint)
     agree(answer("abc", "z", "a"), 0, "abc, a after z")
 
 
@@ -152,21 +162,22 @@ def _perplexity(answer: Callable) -> None:
     for probabilities, expected in (([0.25, 0.25], 4.0), ([0.5, 0.125], 4.0), ([1.0], 1.0)):
         found = answer(probabilities)
         hint = "The mean is taken of the logarithms, not of the probabilities."
-        agree(found if found is None else round(found, 4), expected, f"{probabilities}", hint)
+        agree(rounded(found), expected, f"{probabilities}", hint)
 
 
 @exercise("0.10")
 def _draw(answer: Callable) -> None:
-    for u, expected in ((0.0, 0), (0.19, 0), (0.2, 2), (0.69, 2), (0.7, 3), (0.999, 3)):
+    # Numbers that are exact in binary: on the borders, every way to add gives the same.
+    for u, expected in ((0.0, 0), (0.24, 0), (0.25, 2), (0.74, 2), (0.75, 3), (0.999, 3)):
         hint = "A place of probability 0 is never drawn."
-        agree(answer([0.2, 0.0, 0.5, 0.3], u), expected, f"(0.2, 0, 0.5, 0.3), u = {u}", hint)
+        agree(answer([0.25, 0.0, 0.5, 0.25], u), expected, f"(0.25, 0, 0.5, 0.25), u = {u}", hint)
 
 
 @exercise("0.11")
 def _gflops(answer: Callable) -> None:
     found = answer(1000, 2000, 500, 0.5)
     hint = "Each of the m × n results takes k products and as many additions."
-    agree(found if found is None else round(found, 6), 4.0, "1000, 2000, 500 in 0.5 s", hint)
+    agree(rounded(found), 4.0, "1000, 2000, 500 in 0.5 s", hint)
 
 
 @exercise("0.12")
@@ -340,3 +351,108 @@ def _leaks(answer: Callable) -> None:
     agree(answer(peeping, x), True, "a function that looks one token ahead")
     if not torch.equal(x, before):
         raise Wrong("x itself was changed: change a clone.")
+
+
+# ---------------------------------------------------------------------------------------------
+# 6: instructions
+# ---------------------------------------------------------------------------------------------
+
+
+@exercise("6.1")
+def _targets_of_a_row(answer: list) -> None:
+    agree(list(answer), [-100, -100, 7, 0], "the row 0 5 6 7 0", "Behind each input stands …?")
+
+
+@exercise("6.2")
+def _phi3_prompt(answer: Callable) -> None:
+    entry = {"instruction": "Sort.", "input": "two, one"}
+    agree(answer(entry), "<|user|>\nSort.\ntwo, one\n<|assistant|>\n", "with an input")
+    entry = {"instruction": "Sing.", "input": ""}
+    hint = "No empty line when there is no input."
+    agree(answer(entry), "<|user|>\nSing.\n<|assistant|>\n", "without an input", hint)
+
+
+@exercise("6.3")
+def _inputs_and_targets(answer: Callable) -> None:
+    inputs, targets = answer([5, 6, 0], 4, 0) or (None, None)
+    agree(inputs, [5, 6, 0, 0], "the inputs of [5, 6, 0], length 4")
+    hint = "The first end mark stays: it teaches when to stop."
+    agree(targets, [6, 0, -100, -100], "the targets of [5, 6, 0], length 4", hint)
+    inputs, targets = answer([5, 9], 1, 9)
+    agree((inputs, targets), ([5], [9]), "[5, 9], length 1, end 9")
+
+
+@exercise("6.4")
+def _masked_loss(answer: Callable) -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
+    targets = torch.tensor([0, -100, 1])
+    expected = torch.nn.functional.cross_entropy(logits, targets)
+    agree(answer(logits, targets), expected, "targets 0, −100, 1", "Divide by what counts.")
+    none = torch.full((3,), -100)
+    agree(answer(logits, none), torch.tensor(0.0), "targets that are all −100")
+
+
+@exercise("6.5")
+def _lenient_match(answer: Callable) -> None:
+    for given, expected, same in (
+        ("A  Fox.", "a fox", True),
+        ("a fox", "A fox!", True),
+        ("a fox", "a box", False),
+        ("Who? A fox", "who a fox", False),
+        ("...", "", False),
+    ):
+        hint = "Only one mark, and only at the end."
+        agree(answer(given, expected), same, f"{given!r} and {expected!r}", hint)
+
+
+@exercise("6.6")
+def _recolour(answer: Callable) -> None:
+    entry = {"instruction": "Which?", "input": "A red kite, a blue hat, a redhead.",
+             "output": "red", "task": "red"}  # fmt: skip
+    before = dict(entry)
+    found = answer(entry, {"red": "blue", "blue": "red"})
+    expected = {"instruction": "Which?", "input": "A blue kite, a red hat, a redhead.",
+                "output": "blue", "task": "red"}  # fmt: skip
+    agree(found, expected, "red and blue changing places", "At once, and whole words only.")
+    if entry != before:
+        raise Wrong("The entry that was given has changed: make a new one.")
+
+
+@exercise("6.7")
+def _by_task(answer: Callable) -> None:
+    rows = [("sort", True), ("who", False), ("sort", False), ("sort", True), ("sort", True)]
+    agree(answer(rows), {"sort": 0.75, "who": 0.0}, "sort right 3 of 4, who 0 of 1")
+    agree(answer([]), {}, "no rows at all")
+
+
+@exercise("6.8")
+def _log_prob(answer: Callable) -> None:
+    logits = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    expected = logits.log_softmax(-1)[0, 1] + logits.log_softmax(-1)[1, 2]
+    hint = "Probabilities multiply, so logarithms add; softmax first."
+    agree(answer(logits, torch.tensor([1, 2])), expected, "ids 1, 2", hint)
+
+
+@exercise("6.9")
+def _preference_loss(answer: Callable) -> None:
+    values = [torch.tensor(v) for v in ([-14.0, -3.0], [-12.0, -5.5], [-18.0, -3.5], [-6.0, -5.0])]
+    margin = torch.tensor([10.0, 1.0])
+    expected = -torch.sigmoid(0.1 * margin).log().mean()
+    agree(answer(*values, 0.1), expected, "margins 10 and 1, beta 0.1", "Relative to the start?")
+    far = [torch.tensor([v]) for v in (-10_000.0, 0.0, 0.0, 0.0)]
+    hint = "log σ needs care: logsigmoid, or softplus."
+    agree(answer(*far, 1.0), torch.tensor(10_000.0), "a margin of −10,000, beta 1", hint)
+
+
+@exercise("6.10")
+def _remember(answer: Callable) -> None:
+    exchanges = [[1, 1, 1], [2, 2], [3]]
+    for limit, kept in ((10, exchanges), (7, exchanges[1:]), (4, exchanges[2:]), (2, [])):
+        case = f"three exchanges of 3, 2, 1 ids, 2 new ones, limit {limit}"
+        found = answer([list(e) for e in exchanges], [9, 9], limit)
+        agree(found, kept, case, "As few as needed, the oldest first.")
+    try:
+        answer([], [9, 9, 9], 2)
+    except ValueError:
+        return
+    raise Wrong("3 new ids and a limit of 2 must raise a ValueError.")

@@ -456,8 +456,8 @@ def rename(entry: Entry, rng: random.Random) -> Entry:
 class InstructionBatches:
     """batches[step] -> (inputs, targets): `batch_size` exchanges, one to `max_turns` in a row.
 
-    Every epoch visits each entry once, in a new order and with new names; an entry whose input
-    would become one of `held_out` keeps its names. Step s is a pure function of (seed, s).
+    Every epoch visits each entry once, in a new order and with new names; an entry that would become
+    one of `held_out`, or too long, keeps its names. Step s is a pure function of (seed, s).
     Raises ValueError for an entry that cannot be encoded or does not fit into the context.
     """
 
@@ -504,6 +504,8 @@ class InstructionBatches:
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.entries))
         entry = self.entries[order[place]]
         renamed = rename(entry, rng)
-        if (renamed["instruction"], renamed["input"]) in self.held_out:
-            renamed = entry
-        return encode_exchange(renamed, self.tokenizer)
+        exchange = encode_exchange(renamed, self.tokenizer)
+        taken = (renamed["instruction"], renamed["input"]) in self.held_out
+        if taken or sum(map(len, exchange)) > self.context_length:  # new names may be longer
+            return encode_exchange(entry, self.tokenizer)
+        return exchange

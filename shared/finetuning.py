@@ -1,7 +1,8 @@
 """Fine-tuning: what a model that was only taught to go on can be taught to do.
 
 Notable: answers are scored exactly, task by task, since the right ones are known; no second model
-judges. Tales have many right endings: there the grammar itself says whether one fits.
+judges. Tales have many right endings: there the grammar itself says whether one fits. Preferences
+are learned directly (DPO), without a reward model.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from data.instructions import Entry, format_prompt
 from data.world import explain
+from shared.datasets import IGNORED, load_instructions
 from shared.generate import generate
 from shared.gpt import GPTModel
 
@@ -79,15 +83,21 @@ def fits_tale(beginning: str, given: str) -> bool:
 def score_answers(entries: Sequence[Entry], answers: Sequence[str]) -> pd.DataFrame:
     """Per task: entries, share of exact matches, mean token F1; last the row "all".
 
-    The free task is left out. Raises ValueError for entries without a task.
+    The free task is left out. Raises ValueError for a task that the course does not know, or when
+    nothing is left to score.
     """
-    rows = defaultdict(list)
+    known, rows = {entry["task"] for entry in load_instructions()}, defaultdict(list)
     for entry, given in zip(entries, answers, strict=True):
-        if "task" not in entry:
-            raise ValueError(f"an entry has no task, so it cannot be scored: {entry!r:.200}")
-        if entry["task"] != FREE_TASK:
+        if (task := entry.get("task")) not in known:
+            raise ValueError(
+                f"no rule to score the task {task!r}: choose one of {', '.join(sorted(known))}, "
+                f"or use exact_match and token_f1 directly"
+            )
+        if task != FREE_TASK:
             score = exact_match(given, entry["output"]), token_f1(given, entry["output"])
-            rows[entry["task"]].append(score)
+            rows[task].append(score)
+    if not rows:
+        raise ValueError("there is nothing to score: give entries of other tasks than the free one")
     tasks = {task: rows[task] for task in sorted(rows)}
     tasks["all"] = [score for scores in rows.values() for score in scores]
     table = {
@@ -95,3 +105,24 @@ def score_answers(entries: Sequence[Entry], answers: Sequence[str]) -> pd.DataFr
         for task, scores in tasks.items()
     }
     return pd.DataFrame.from_dict(table, "index", columns=["entries", "exact match", "token F1"])
+
+
+# built in: 06_finetune_instructions/preferences_dpo.ipynb
+def answer_log_probs(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability (rows,) of each row's answer: of all its targets that are not IGNORED."""
+    log_probs = model(inputs).float().log_softmax(dim=-1)  # (rows, tokens, vocab)
+    counted = targets != IGNORED
+    each = log_probs.gather(-1, targets.masked_fill(~counted, 0)[..., None])[..., 0]
+    return (each * counted).sum(dim=-1)
+
+
+# built in: 06_finetune_instructions/preferences_dpo.ipynb
+def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1) -> Tensor:
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290): the mean loss.
+
+    `chosen` and `rejected`, each (pairs,), are log-probabilities of the answers, the learning
+    model's minus the frozen reference's. Raises ValueError for a beta that is not above 0.
+    """
+    if beta <= 0:
+        raise ValueError(f"beta is {beta}; it must be above 0 (0.1 is usual)")
+    return -F.logsigmoid(beta * (chosen - rejected)).mean()

@@ -341,7 +341,9 @@ class FigureExplorer(VBox):
         self.draw = draw
         look = {"style": {"description_width": "90px"}, "layout": {"width": "60%"}}
         step = (high - low) / 100
-        self.slider = FloatSlider(value, min=low, max=high, step=step, description=name, **look)
+        # A figure takes a while: draw when the slider is let go, not at every place it passes.
+        look |= {"continuous_update": False, "step": step}
+        self.slider = FloatSlider(value, min=low, max=high, description=name, **look)
         self.image = Image(format="png", width=480)
         super().__init__([self.slider, self.image])
         self.slider.observe(self._show, "value")
@@ -364,7 +366,7 @@ class ChatBox(VBox):
     """Type a request and read the answer as it comes, `pace` seconds a token; or stop it."""
 
     def __init__(self, chat: Chat, pace: float = 0.03) -> None:
-        self.chat, self.pace, self.running = chat, pace, False
+        self.chat, self.pace, self.running, self.stopping = chat, pace, False, False
         look = {"style": {"description_width": "90px"}, "layout": {"width": "95%"}}
         self.instruction = Text(description="instruction", **look)
         self.text = Text(description="text, if any", **look)
@@ -380,6 +382,8 @@ class ChatBox(VBox):
     def _send(self, button: object = None) -> None:
         if self.running:
             return
+        self.running, self.stopping = True, False  # now, not only when the task begins
+        self.stop.disabled, self.button.disabled = False, True
         # In a notebook the answer must not hold up the kernel: it could not hear "stop".
         try:
             loop = asyncio.get_running_loop()
@@ -392,21 +396,25 @@ class ChatBox(VBox):
         asked = (self.instruction.value, self.text.value)
         before, answer = self.transcript.value, ""
         question = "<br>".join(escape(part) for part in asked if part)
-        self.running, self.stop.disabled, self.button.disabled = True, False, True
+        shown = f'{before}<p><b>{question}</b></p><p style="white-space:pre-wrap">'
+        pieces = self.chat.say(*asked, temperature=self.temperature.value)
         try:
-            for piece in self.chat.say(*asked, temperature=self.temperature.value):
+            for piece in pieces:
                 answer += piece
-                shown = f'<p><b>{question}</b></p><p style="white-space:pre-wrap">'
-                self.transcript.value = f"{before}{shown}{escape(answer)}</p>"
+                self.transcript.value = f"{shown}{escape(answer)}</p>"
                 await asyncio.sleep(self.pace)
-                if not self.running:
+                if self.stopping:
                     break
+            if not answer:
+                self.transcript.value = f"{shown}<i>(no answer)</i></p>"
         except ValueError as error:
             self.transcript.value = f"{before}<p><i>{escape(str(error))}</i></p>"
-        self.running, self.stop.disabled, self.button.disabled = False, True, False
+        finally:
+            pieces.close()  # the chat puts its end mark now
+            self.running, self.stop.disabled, self.button.disabled = False, True, False
 
     def _stop(self, button: object = None) -> None:
-        self.running = False
+        self.stopping = True
 
     def __repr__(self) -> str:
         return "chat box: run this cell in Jupyter or Colab to talk"

@@ -43,6 +43,7 @@ ERRORS = ", ".join(  # what a cell printed to stderr or raised, and a widget tha
 
 SETUP = """\
 from shared import widgets
+from shared.chat import Chat
 from shared.datasets import DATA
 from shared.tokenizers import CharTokenizer, WordTokenizer, course_tokenizer
 from shared.weights import load_course_model
@@ -59,6 +60,7 @@ WIDGETS = {  # name: the last line of its cell
     "stepper": 'widgets.merge_stepper(tokenizer, "Milo the owl had lost a golden lantern.")',
     "attention": 'widgets.attention_explorer(model, tokenizer, "Pip met Otto. Otto met Pip.")',
     "sampling": 'widgets.sampling_explorer(model, tokenizer, "One windy morning Pip met")',
+    "chat": 'widgets.chat_box(Chat(load_course_model("chat"), tokenizer), pace=0.1)',
 }
 
 
@@ -280,3 +282,32 @@ def test_sampling_writes(pairs) -> None:
     with in_step(shown, twin):
         type_into(shown, "prompt", "Bad odd foxes")
         twin.prompt.value = "Bad odd foxes"
+
+
+def test_chat_writes_token_by_token(pairs) -> None:
+    shown, twin = pairs["chat"]
+    request = "What is the plural of fox?"
+    answer = "".join(twin.chat.say(request))
+    type_into(shown, "instruction", request)
+    shown.get_by_role("button", name="send").click()
+    transcript, seen = shown.locator(".widget-html-content").first, set()
+    while answer not in (text := transcript.inner_text()):
+        seen.add(text)
+        assert len(seen) < 1000
+    assert len(seen) > 3  # not all at once
+    expect(shown.get_by_role("button", name="send")).to_be_enabled()
+
+
+def test_chat_stops(pairs) -> None:
+    shown, twin = pairs["chat"]
+    request = "Continue the tale.", "Otto the frog lived near the mill."
+    whole = "".join(twin.chat.say(*request))
+    type_into(shown, "instruction", request[0])
+    type_into(shown, "text, if any", request[1])
+    shown.get_by_role("button", name="send").click()
+    transcript = shown.locator(".widget-html-content").first
+    expect(transcript).to_contain_text(" ".join(whole.split()[:3]))
+    shown.get_by_role("button", name="stop").click()
+    expect(shown.get_by_role("button", name="send")).to_be_enabled()
+    told = transcript.inner_text().rpartition(request[1])[2].strip()
+    assert whole.startswith(told) and 0 < len(told) < len(whole)

@@ -59,6 +59,26 @@ MISTAKES = {
         (torch.arange(size)[:, None] - torch.arange(size)).abs()
     ],  # the future is open
     "2.8": lambda function, x: False,
+    "6.1": [-100, 6, 7, 0],
+    "6.2": lambda entry: f"<|user|>\n{entry['instruction']}\n{entry['input']}\n<|assistant|>\n",
+    "6.3": lambda ids, length, end: (
+        ids[:-1] + [end] * (length + 1 - len(ids)),
+        [-100 if id == end else id for id in ids[1:]] + [-100] * (length + 1 - len(ids)),
+    ),  # the end mark masked, too
+    "6.4": lambda logits, targets: (
+        torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / len(targets)
+    ),
+    "6.5": lambda given, expected: (
+        given.lower().strip(" .!?").split() == expected.lower().strip(" .!?").split()
+    ),
+    "6.6": lambda entry, colours: {
+        **entry,
+        "input": entry["input"].replace("red", "blue").replace("blue", "red"),
+    },
+    "6.7": lambda rows: {task: sum(right for _, right in rows) / len(rows) for task, _ in rows},
+    "6.8": lambda logits, ids: logits.softmax(-1).gather(1, ids[:, None]).sum(),
+    "6.9": lambda a, b, c, d, beta: -torch.sigmoid(beta * (a - b)).log().mean(),
+    "6.10": lambda exchanges, new, limit: exchanges[1:] if len(new) <= limit else 1 / 0,
 }
 
 

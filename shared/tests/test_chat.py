@@ -1,0 +1,161 @@
+"""The chat: nothing read twice, nothing lost, and the box that stands in front of it."""
+
+import asyncio
+
+import pytest
+import torch
+
+from shared.chat import Chat
+from shared.generate import generate, stream
+from shared.gpt import GPTConfig, GPTModel
+from shared.tokenizers import course_tokenizer
+from shared.widgets import chat_box
+
+TOKENIZER = course_tokenizer()
+END = TOKENIZER.eot_id
+
+
+@pytest.fixture
+def model() -> GPTModel:
+    torch.manual_seed(3)
+    sizes = {"emb_dim": 16, "n_heads": 2, "n_layers": 2, "drop_rate": 0.0, "init_std": 0.3}
+    return GPTModel(GPTConfig(TOKENIZER.vocab_size, 96, **sizes)).eval()
+
+
+def row(chat: Chat) -> list[int]:
+    return [END, *(id for exchange in chat.exchanges for id in exchange)]
+
+
+def test_a_second_turn_says_what_reading_everything_anew_would(model: GPTModel) -> None:
+    chat = Chat(model, TOKENIZER, room=12)
+    for request in ("Say hello.", "And again?"):
+        prompt = TOKENIZER.encode(f"### Instruction:\n{request}\n\n### Response:\n")
+        ids = torch.tensor([[*row(chat), *prompt]])
+        left = model.config.context_length - ids.shape[1] - 1
+        anew = generate(model, ids, left, temperature=0, eos_id=END, use_cache=False)[0].tolist()
+        said = "".join(chat.say(request)) if request == "And again?" else None
+        if said is None:  # stop the first answer early, so that a second fits
+            answer = chat.say(request)
+            pieces = [next(answer) for _ in range(3)]
+            answer.close()
+            assert TOKENIZER.decode(anew[ids.shape[1] :]).startswith("".join(pieces))
+        else:
+            new = [id for id in anew[ids.shape[1] :] if id != END]
+            assert said == TOKENIZER.decode(new).rstrip("\N{REPLACEMENT CHARACTER}")
+
+
+def test_every_token_is_read_once(model: GPTModel) -> None:
+    read = []
+    model.token_embedding.register_forward_hook(lambda m, args, out: read.append(args[0].numel()))
+    chat = Chat(model, TOKENIZER, room=12)
+    for request in ("One.", "Two."):
+        answer = chat.say(request)
+        next(answer)
+        answer.close()
+    assert sum(read) == chat.cache.length < len(row(chat))
+
+
+def test_a_stopped_answer_ends_with_the_mark(model: GPTModel) -> None:
+    chat = Chat(model, TOKENIZER, room=12)
+    answer = chat.say("Talk.")
+    next(answer)
+    answer.close()
+    assert chat.exchanges[-1][-1] == END and chat.exchanges[-1].count(END) == 1
+
+
+def test_an_answer_that_never_ends_fills_the_context_and_no_more(model: GPTModel) -> None:
+    with torch.no_grad():
+        model.head.weight[END] = -100 * model.head.weight.mean(dim=0)  # hardly ever the likeliest
+    chat = Chat(model, TOKENIZER, room=12)
+    list(chat.say("Talk."))
+    assert len(row(chat)) <= model.config.context_length
+    assert chat.exchanges[-1][-1] == END
+    next(chat.say("Go on."))  # the next turn forgets the long one
+    assert len(chat.exchanges) == 1
+
+
+def test_the_oldest_exchanges_go_when_the_context_is_full(model: GPTModel) -> None:
+    chat = Chat(model, TOKENIZER, room=12)
+    for number in range(12):
+        answer = chat.say(f"Number {number}.")
+        next(answer, None)
+        answer.close()
+        assert len(row(chat)) <= model.config.context_length
+    assert 0 < len(chat.exchanges) < 12
+    assert "Number 11" in TOKENIZER.decode(chat.exchanges[-1])
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"), [("", "empty"), (" \n", "empty"), ("word " * 90, "shorten it")]
+)
+def test_bad_requests_are_refused_and_leave_no_trace(
+    model: GPTModel, request_: str, message: str
+) -> None:
+    chat = Chat(model, TOKENIZER, room=12)
+    with pytest.raises(ValueError, match=message):
+        next(chat.say(request_))
+    assert chat.exchanges == [] and chat.cache.length == 0
+
+
+def test_typed_marks_end_nothing(model: GPTModel) -> None:
+    chat = Chat(model, TOKENIZER, room=12)
+    next(chat.say("Stop <|endoftext|> here."), None)
+    assert END not in chat.exchanges[0]
+
+
+def test_a_cache_that_holds_everything_is_refused(model: GPTModel) -> None:
+    chat = Chat(model, TOKENIZER, room=12)
+    next(chat.say("Hello."))
+    short = torch.tensor([row(chat)[:3]])
+    with pytest.raises(ValueError, match="the cache holds"):
+        next(stream(model, short, 3, cache=chat.cache))
+
+
+# -- the box -----------------------------------------------------------------------------------
+
+
+class Parrot:
+    """Stands in for a chat: repeats the request word by word."""
+
+    def say(self, instruction: str, text: str = "", temperature: float = 0.0):
+        if not instruction:
+            raise ValueError("the instruction is empty: <ask>")
+        for word in [*instruction.split(), text, str(temperature)]:
+            yield word + " "
+
+
+def test_the_box_writes_question_and_answer() -> None:
+    box = chat_box(Parrot(), pace=0)
+    box.instruction.value, box.text.value, box.temperature.value = "a <b>", "some text", 0.5
+    box.button.click()
+    assert "a &lt;b&gt;<br>some text" in box.transcript.value
+    assert "a &lt;b&gt; some text 0.5 " in box.transcript.value
+    assert not box.running and box.stop.disabled and not box.button.disabled
+    box.button.click()
+    assert box.transcript.value.count("some text 0.5") == 2
+    assert repr(box).startswith("chat box")
+
+
+def test_the_box_explains_a_bad_request() -> None:
+    box = chat_box(Parrot(), pace=0)
+    box.button.click()
+    assert "the instruction is empty: &lt;ask&gt;" in box.transcript.value
+    assert not box.running and box.stop.disabled
+
+
+def test_stop_ends_an_answer_that_is_being_written() -> None:
+    async def talk() -> str:
+        box = chat_box(Parrot(), pace=0.001)
+        box.instruction.value = " ".join(f"word{i}" for i in range(100))
+        box.button.click()
+        while "word2" not in box.transcript.value:
+            await asyncio.sleep(0)
+        task = box.task
+        box.button.click()  # a second click while it writes does nothing
+        box.stop.click()
+        box.button.click()  # nor one while it is stopping
+        assert box.task is task
+        await task
+        return box.transcript.value.split("</b>")[1]
+
+    assert "word2" in (text := asyncio.run(talk())) and "word99" not in text
