@@ -456,8 +456,8 @@ def rename(entry: Entry, rng: random.Random) -> Entry:
 class InstructionBatches:
     """batches[step] -> (inputs, targets): `batch_size` exchanges, one to `max_turns` in a row.
 
-    Every epoch visits each entry once, in a new order and with new names; an entry that would become
-    one of `held_out`, or too long, keeps its names. Step s is a pure function of (seed, s).
+    Every epoch visits each entry once, in a new order and with new names; an entry that would
+    become one of `held_out`, or too long, keeps its names. Step s is a function of (seed, s).
     Raises ValueError for an entry that cannot be encoded or does not fit into the context.
     """
 
