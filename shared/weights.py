@@ -7,6 +7,7 @@ every file is written beside its place and then moved there, so none is ever hal
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -111,6 +112,21 @@ def course_checkpoint(name: str = "course") -> Path:
     return own if use_own else BUNDLED.with_stem(name)
 
 
+def vocabulary() -> str:
+    """A fingerprint of the course's vocabulary, to note in a checkpoint that is made for it."""
+    return hashlib.sha256((DATA / "course.tiktoken").read_bytes()).hexdigest()[:16]
+
+
 def load_course_model(name: str = "course") -> GPTModel:
-    """A model of the course (see `course_checkpoint` for which), in evaluation mode."""
-    return load_checkpoint(course_checkpoint(name))
+    """A model of the course (see `course_checkpoint` for which), in evaluation mode.
+
+    Raises ValueError for one that was trained with another vocabulary: it would talk nonsense.
+    """
+    path = course_checkpoint(name)
+    _, notes, _ = read_checkpoint(path)
+    if notes.get("vocabulary") != vocabulary():
+        raise ValueError(
+            f"{path} was trained with another vocabulary than today's data/course.tiktoken: "
+            f"remove it, train again, or set COURSE_CHECKPOINT=bundled"
+        )
+    return load_checkpoint(path)

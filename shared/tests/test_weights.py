@@ -13,7 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from shared import weights
-from shared.datasets import load_tales
+from shared.datasets import load_instructions, load_tales
+from shared.finetuning import answer, score_answers
 from shared.gpt import GPTConfig, GPTModel
 from shared.tales import TaleTest
 from shared.tokenizers import course_tokenizer
@@ -255,11 +256,11 @@ def test_bundled_checkpoint_fits_the_bundled_vocabulary_and_tales() -> None:
 def test_own_run_is_preferred_unless_the_bundled_one_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, bundled = tmp_path / "own", tmp_path / "bundled"
+    own, bundled = (tmp_path / place / "course.safetensors" for place in ("own", "bundled"))
     monkeypatch.setattr(weights, "OWN", own)
     monkeypatch.setattr(weights, "BUNDLED", bundled)
     monkeypatch.delenv("COURSE_CHECKPOINT", raising=False)
-    with pytest.raises(FileNotFoundError, match=r"bundled: run 04_pretraining/pretraining\.ipynb"):
+    with pytest.raises(FileNotFoundError, match=r"run 04_pretraining/pretraining\.ipynb"):
         load_course_model()
     models = {bundled: tiny_model(seed=1), own: tiny_model(seed=2)}
 
@@ -267,9 +268,30 @@ def test_own_run_is_preferred_unless_the_bundled_one_is_asked_for(
         same = torch.equal(load_course_model().head.weight, models[path].head.weight)
         return course_checkpoint() == path and same
 
-    save_checkpoint(bundled, models[bundled])
+    save_checkpoint(bundled, models[bundled], vocabulary=weights.vocabulary())
     assert course_model_is(bundled)
-    save_checkpoint(own, models[own])
+    save_checkpoint(own, models[own], vocabulary=weights.vocabulary())
     assert course_model_is(own)
+    assert course_checkpoint("chat") == bundled.with_name("chat.safetensors")
     monkeypatch.setenv("COURSE_CHECKPOINT", "bundled")
     assert course_model_is(bundled)
+
+
+@pytest.mark.parametrize("notes", [{}, {"vocabulary": "of yesterday"}])
+def test_a_model_of_another_vocabulary_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: dict
+) -> None:
+    own = tmp_path / "course.safetensors"
+    monkeypatch.setattr(weights, "OWN", own)
+    monkeypatch.delenv("COURSE_CHECKPOINT", raising=False)
+    save_checkpoint(own, tiny_model(), **notes)
+    with pytest.raises(ValueError, match="another vocabulary .*COURSE_CHECKPOINT=bundled"):
+        load_course_model()
+
+
+def test_the_bundled_chat_model_answers() -> None:
+    entries = [e for e in load_instructions("test") if e["task"] in ("plural", "where")]
+    answers = answer(
+        load_checkpoint(weights.BUNDLED.with_stem("chat")), course_tokenizer(), entries
+    )
+    assert score_answers(entries, answers).loc["all", "exact match"] > 0.8
