@@ -56,7 +56,10 @@ def read_checkpoint(path: Path) -> tuple[GPTConfig, dict, dict[str, torch.Tensor
     Raises FileNotFoundError, or ValueError for a file that is damaged or no course checkpoint.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint {path}: run 04_pretraining/pretraining.ipynb first")
+        raise FileNotFoundError(
+            f"no checkpoint {path}: run 04_pretraining/pretraining.ipynb first (for the chat "
+            f"model: 06_finetune_instructions/instructions.ipynb)"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
