@@ -300,7 +300,8 @@ def test_chat_writes_token_by_token(pairs) -> None:
 
 def test_chat_stops(pairs) -> None:
     shown, twin = pairs["chat"]
-    request = "Continue the tale.", "Otto the frog lived near the mill."
+    tale = "By the pond there lived a bear called Otto. One afternoon Otto wanted to cook pea soup."
+    request = "Continue the tale.", tale
     whole = "".join(twin.chat.say(*request))
     type_into(shown, "instruction", request[0])
     type_into(shown, "text, if any", request[1])
