@@ -10,7 +10,7 @@ Real texts are fetched on first use: `fetch` and `CATALOGUE`, in downloads.py.
 import json
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,22 +44,29 @@ __all__ = [
     "DocumentBatches",
     "FetchError",
     "InstructionBatches",
+    "MessageBatches",
     "NextTokenDataset",
     "Source",
     "available",
+    "balance",
     "cache_dir",
     "collate",
     "create_dataloader",
     "encode_documents",
     "encode_exchange",
+    "encode_plain",
+    "end_of_text",
     "fetch",
     "gutenberg_body",
     "load_instructions",
     "load_messages",
+    "load_sms",
     "load_tales",
     "load_text",
+    "pad_texts",
     "pretraining_documents",
     "rename",
+    "split_table",
 ]
 
 TALES = {"train": "stories.txt", "val": "stories_val.txt"}
@@ -67,6 +74,7 @@ SPLITS = ("train", "val", "test")
 MESSAGE_SPLITS = ("train", "unlabelled", "val", "test")
 LABELS = ("ham", "spam")
 IGNORED = -100  # a target that cross_entropy leaves out
+PADDING = -1  # stands behind a short text in a batch; no token has this id
 
 
 # ---------------------------------------------------------------------------------------------
@@ -171,7 +179,7 @@ def create_dataloader(
             from shared.tokenizers import course_tokenizer  # here, as it imports this module
 
             tokenizer = course_tokenizer()
-        ids = np.asarray(_encode(tokenizer, text_or_ids))
+        ids = np.asarray(encode_plain(tokenizer, text_or_ids))
     else:
         ids = np.asarray(text_or_ids)
         _check_ids(ids, tokenizer)
@@ -185,10 +193,17 @@ def create_dataloader(
     return DataLoader(dataset, batch_size, shuffle, drop_last=drop_last, generator=generator)
 
 
-def _encode(tokenizer, text: str) -> list[int]:
-    # tiktoken's `encode` refuses a text that spells a special token; its `encode_ordinary` reads
-    # it as plain text, as the course's own tokenizers do.
+def encode_plain(tokenizer, text: str) -> list[int]:
+    """Encode a text, `<|endoftext|>` in it as plain text, with a tokenizer of ours or tiktoken's.
+
+    tiktoken's `encode` refuses such a text; its `encode_ordinary` does what ours do.
+    """
     return getattr(tokenizer, "encode_ordinary", tokenizer.encode)(text)
+
+
+def end_of_text(tokenizer) -> int:
+    """The id of <|endoftext|>, in a tokenizer of ours or tiktoken's."""
+    return tokenizer.eot_id if hasattr(tokenizer, "eot_id") else tokenizer.eot_token
 
 
 def _vocab_size(tokenizer) -> int:
@@ -242,20 +257,67 @@ def load_messages(split: str | None = None) -> pd.DataFrame:
                 f"{path} has no column {column!r}, only {', '.join(table.columns)}: "
                 "its first line must be label,text,split"
             )
-    for column, allowed in (("label", LABELS), ("split", MESSAGE_SPLITS)):
-        wrong = table.index[~table[column].isin(allowed)]
-        if len(wrong):
-            raise ValueError(
-                f"{path}, message {wrong[0] + 1}: unknown {column} {table[column][wrong[0]]!r}; "
-                f"it must be one of {', '.join(allowed)}"
-            )
-    blank = table.index[table["text"].str.strip() == ""]
-    if len(blank):
-        raise ValueError(f"{path}, message {blank[0] + 1} has an empty text: write it or remove it")
+    _check_messages(table, path, {"label": LABELS, "split": MESSAGE_SPLITS})
     if split is not None:
         _one_of(split, MESSAGE_SPLITS, "split")
         table = table[table["split"] == split].reset_index(drop=True)
     return table
+
+
+def load_sms() -> pd.DataFrame:
+    """Return the UCI SMS Spam Collection (label, text), real messages; fetched on first use.
+
+    Each text once: some occur many times, and one that is in training and test alike would be
+    remembered, not recognised. Raises FetchError where the file cannot be had.
+    """
+    path = fetch("SMSSpamCollection.tsv")
+    rows = [line.split("\t", 1) for line in _lines(path)]  # quotation marks are plain characters
+    table = pd.DataFrame(rows, columns=["label", "text"])
+    _check_messages(table, path, {"label": LABELS})
+    return table.drop_duplicates("text", ignore_index=True)
+
+
+def _check_messages(table: pd.DataFrame, path: Path, allowed: Mapping[str, Sequence]) -> None:
+    for column, values in allowed.items():
+        wrong = table.index[~table[column].isin(values)]
+        if len(wrong):
+            raise ValueError(
+                f"{path}, message {wrong[0] + 1}: unknown {column} {table[column][wrong[0]]!r}; "
+                f"it must be one of {', '.join(values)}"
+            )
+    blank = table.index[table["text"].str.strip() == ""]
+    if len(blank):
+        raise ValueError(f"{path}, message {blank[0] + 1} has an empty text: write it or remove it")
+
+
+# built in: 05_finetune_classification/spam_classifier.ipynb
+def balance(table: pd.DataFrame, seed: int = 123) -> pd.DataFrame:
+    """As many messages of every label as the rarest has, in a random order."""
+    rarest = table["label"].value_counts().min()
+    return (
+        table.groupby("label").sample(rarest, random_state=seed).sample(frac=1, random_state=seed)
+    )
+
+
+# built in: 05_finetune_classification/spam_classifier.ipynb
+def split_table(table: pd.DataFrame, shares: Mapping[str, float], seed: int = 123) -> dict:
+    """Deal the rows of a table at random into parts, {"train": 0.7, "val": 0.1, "test": 0.2}.
+
+    Raises ValueError when the shares do not add up to 1, or a part lacks one of the labels.
+    """
+    if abs(sum(shares.values()) - 1) > 1e-9 or min(shares.values()) <= 0:
+        raise ValueError(f"the shares {dict(shares)} must be above 0 and add up to 1")
+    shuffled, parts, start = table.sample(frac=1, random_state=seed), {}, 0.0
+    for name, share in shares.items():
+        rows = slice(round(start * len(table)), round((start + share) * len(table)))
+        parts[name] = shuffled.iloc[rows].reset_index(drop=True)
+        start += share
+        if missing := set(table["label"]) - set(parts[name]["label"]):
+            raise ValueError(
+                f"the part {name!r} has {len(parts[name])} messages and none that is "
+                f"{' or '.join(sorted(missing))}: give it a larger share, or take more messages"
+            )
+    return parts
 
 
 def load_instructions(split: str | None = None) -> list[dict[str, str]]:
@@ -317,17 +379,30 @@ def encode_documents(documents: Sequence[str], tokenizer) -> tuple[np.ndarray, n
     """
     if len(documents) == 0:
         raise ValueError("there are no documents to encode: give at least one")
-    eot = tokenizer.eot_id if hasattr(tokenizer, "eot_id") else tokenizer.eot_token
+    eot = end_of_text(tokenizer)
     dtype = np.uint16 if _vocab_size(tokenizer) <= 2**16 else np.int32
     pieces, starts, length = [], [], 0
     for number, document in enumerate(documents):
         if not document:
             raise ValueError(f"document {number} is empty: remove it, or give it a text")
-        pieces.append(np.array([eot] + _encode(tokenizer, document), dtype=dtype))
+        pieces.append(np.array([eot, *encode_plain(tokenizer, document)], dtype=dtype))
         starts.append(length)
         length += len(pieces[-1])
     pieces.append(np.array([eot], dtype=dtype))
     return np.concatenate(pieces), np.array(starts, dtype=np.int64)
+
+
+def _dealt(places: np.ndarray, count: int, *seed: int) -> np.ndarray:
+    """Which of `count` items stand at these places of an endless sequence.
+
+    Every epoch holds each item once, in a new order that depends on nothing but seed and epoch.
+    """
+    epochs, places = np.divmod(places, count)
+    items = np.empty_like(places)
+    for epoch in np.unique(epochs):  # a batch may reach into a new epoch
+        order = np.random.default_rng((*seed, epoch)).permutation(count)
+        items[epochs == epoch] = order[places[epochs == epoch]]
+    return items
 
 
 class DocumentBatches:
@@ -369,11 +444,7 @@ class DocumentBatches:
         if step < 0:
             raise IndexError(f"{step=}: steps count from 0")
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, places = np.divmod(places, len(self.starts))  # a batch may reach into a new epoch
-        starts = np.empty_like(places)  # (batch,)
-        for epoch in np.unique(epochs):
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.starts)
-            starts[epochs == epoch] = order[places[epochs == epoch]]
+        starts = self.starts[_dealt(places, len(self.starts), self.seed)]  # (batch,)
         positions = starts[:, None] + np.arange(self.context_length + 1)  # (batch, tokens + 1)
         windows = torch.from_numpy(self.ids[positions % len(self.ids)].astype(np.int64))
         return windows[:, :-1], windows[:, 1:]
@@ -398,6 +469,73 @@ class Alternating:
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         turn, source = divmod(step, len(self.sources))
         return self.sources[source][turn]
+
+
+# ---------------------------------------------------------------------------------------------
+# Messages and their labels
+# ---------------------------------------------------------------------------------------------
+
+
+# built in: 05_finetune_classification/spam_classifier.ipynb
+def pad_texts(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Rows of ids of different lengths → (rows, longest), PADDING behind the shorter ones."""
+    rows = [torch.tensor(row) for row in rows]
+    return pad_sequence(rows, batch_first=True, padding_value=PADDING)
+
+
+class MessageBatches:
+    """batches[step] -> (ids, labels): (batch_size, longest) with PADDING, and (batch_size,).
+
+    `rows` holds the encoded texts, one list of ids each, and `labels` their classes, 0 and up.
+    With `balanced`, every class has an equal share of each batch, however rare it is; else texts
+    come as often as they are. An epoch shows each text (of a class) once, in a new order; step s
+    is a pure function of (seed, s). Raises ValueError for a class without a text, for an empty
+    text, and for a batch that cannot be shared equally.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Sequence[int]],
+        labels: Sequence[int],
+        batch_size: int,
+        balanced: bool = True,
+        seed: int = 123,
+    ):
+        self.rows, self.labels = list(rows), np.asarray(labels)
+        self.batch_size, self.seed = batch_size, seed
+        if len(self.rows) != len(self.labels) or not self.rows:
+            raise ValueError(
+                f"{len(self.rows)} texts and {len(self.labels)} labels: there must be as many, "
+                f"and at least one"
+            )
+        if empty := [number for number, row in enumerate(self.rows) if not len(row)]:
+            raise ValueError(f"text {empty[0]} has no tokens: leave it out, or give it a text")
+        counts = np.bincount(self.labels)
+        if not counts.all() or len(counts) < 2:
+            missing = np.flatnonzero(counts == 0).tolist() or [len(counts)]
+            raise ValueError(
+                f"class {missing[0]} has no example: nothing could be learned about it"
+            )
+        everything = [np.arange(len(self.rows))]
+        self.groups = [np.flatnonzero(self.labels == c) for c in range(len(counts))]
+        self.groups = self.groups if balanced else everything
+        if batch_size < 1 or batch_size % len(self.groups):
+            raise ValueError(
+                f"{batch_size=} cannot be shared equally by {len(self.groups)} classes: "
+                f"choose a multiple of {len(self.groups)}"
+            )
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        share = self.batch_size // len(self.groups)
+        places = np.arange(step * share, (step + 1) * share)
+        chosen = np.concatenate(
+            [
+                group[_dealt(places, len(group), self.seed, number)]
+                for number, group in enumerate(self.groups)
+            ]
+        )
+        ids = pad_texts([self.rows[number] for number in chosen])
+        return ids, torch.from_numpy(self.labels[chosen].astype(np.int64))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -488,8 +626,9 @@ class InstructionBatches:
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng, rows, turns = random.Random(f"{self.seed} {step}"), [], 0
-        for place in range(step * self.batch_size, (step + 1) * self.batch_size):
-            exchange = self._exchange(place, rng)
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        for number in _dealt(places, len(self.entries), self.seed):
+            exchange = self._exchange(self.entries[number], rng)
             used = sum(len(ids) for pair in rows[-1] for ids in pair) if rows else 0
             if turns and used + sum(map(len, exchange)) <= self.context_length:
                 rows[-1].append(exchange)
@@ -499,10 +638,7 @@ class InstructionBatches:
             turns -= 1
         return collate(rows, self.tokenizer.eot_id, self.mask_prompts)
 
-    def _exchange(self, place: int, rng: random.Random) -> tuple[list[int], list[int]]:
-        epoch, place = divmod(place, len(self.entries))
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.entries))
-        entry = self.entries[order[place]]
+    def _exchange(self, entry: Entry, rng: random.Random) -> tuple[list[int], list[int]]:
         renamed = rename(entry, rng)
         exchange = encode_exchange(renamed, self.tokenizer)
         taken = (renamed["instruction"], renamed["input"]) in self.held_out

@@ -22,6 +22,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+from huggingface_hub import constants as hub
+from huggingface_hub import hf_hub_download
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
@@ -338,6 +340,78 @@ def _land(name: str, content: bytes) -> Path:
             f"cannot write {path} ({error}): set COURSE_CACHE to a folder with room for it"
         ) from None
     return path
+
+
+# ---------------------------------------------------------------------------------------------
+# GPT-2's weights, from the Hugging Face hub: its client resumes, and shares what others fetched
+# ---------------------------------------------------------------------------------------------
+
+GPT2 = {  # size: repository, commit, sha256 of its model.safetensors
+    "124M": (
+        "openai-community/gpt2",
+        "607a30d783dfa663caf39e06633721c8d4cfcd7e",
+        "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+    ),
+    "355M": (
+        "openai-community/gpt2-medium",
+        "6dcaa7a952f72f9298047fd5137cd6e4f05f41da",
+        "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
+    ),
+    "774M": (
+        "openai-community/gpt2-large",
+        "32b71b12589c2f8d625668d2335a01cac3249519",
+        "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
+    ),
+    "1558M": (
+        "openai-community/gpt2-xl",
+        "15ea56dee5df4983c59b2538573817e1667135e2",
+        "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+    ),
+}
+
+
+def fetch_gpt2(size: str) -> Path:
+    """Return the path of GPT-2's weights, verified: from COURSE_MIRROR, the hub's cache, the hub.
+
+    In the mirror the file is gpt2-SIZE.safetensors. Raises ValueError for another size than
+    "124M", "355M", "774M" and "1558M", FetchError when no source gives the right bytes.
+    """
+    if size not in GPT2:
+        raise ValueError(f"there is no GPT-2 {size!r}: choose one of {', '.join(GPT2)}")
+    repository, commit, sha256 = GPT2[size]
+    problems = []
+    name = f"gpt2-{size}.safetensors"
+    for place, find in (
+        ("COURSE_MIRROR", lambda: _mirror() / name if _mirror() else None),
+        ("the hub's cache", lambda: _from_hub(repository, commit, offline=True)),
+        (repository, lambda: _from_hub(repository, commit, offline=False)),
+    ):
+        try:
+            path = find()
+            if path is None:
+                raise FileNotFoundError("not set")
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found == sha256:
+                return path
+            problems.append(f"{place}: {path} has sha256 {found[:12]}…, expected {sha256[:12]}…")
+        except OSError as error:  # the hub's errors are OSErrors too
+            problems.append(f"{place}: {' '.join(str(error).split())}")
+    raise FetchError(
+        f"cannot get the weights of GPT-2 {size}: go online and run this again, set COURSE_MIRROR "
+        f"to a folder that holds {name}, or COURSE_WEIGHTS=stand-in to go through the notebook "
+        f"with a small random network.\nTried:\n  " + "\n  ".join(problems)
+    )
+
+
+def _from_hub(repository: str, commit: str, offline: bool) -> Path:
+    if not offline:
+        _check_connection(hub.ENDPOINT)  # the client alone would try for much longer
+    path = hf_hub_download(
+        repository, "model.safetensors", revision=commit, local_files_only=offline,
+        etag_timeout=CONNECT_SECONDS,
+    )  # fmt: skip
+    return Path(path)
 
 
 # ---------------------------------------------------------------------------------------------

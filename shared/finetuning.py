@@ -1,14 +1,19 @@
 """Fine-tuning: what a model that was only taught to go on can be taught to do.
 
-Notable: answers are scored exactly, task by task, since the right ones are known; no second model
-judges. Tales have many right endings: there the grammar itself says whether one fits. Preferences
-are learned directly (DPO), without a reward model.
+Notable: a classifier is the same network with another head, read from one vector per text, and
+padding is never part of that vector. LoRA adds two thin matrices beside a frozen one and can be
+merged into it without a trace. Answers are scored exactly, task by task, since the right ones are
+known; no second model judges. Tales have many right endings: there the grammar itself says whether
+one fits. Preferences are learned directly (DPO), without a reward model.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -17,12 +22,228 @@ from torch.nn import functional as F
 
 from data.instructions import Entry, format_prompt
 from data.world import explain
-from shared.datasets import IGNORED, load_instructions
+from shared.datasets import (
+    IGNORED,
+    PADDING,
+    encode_plain,
+    end_of_text,
+    load_instructions,
+    pad_texts,
+)
 from shared.generate import generate
 from shared.gpt import GPTModel
+from shared.weights import read_checkpoint, save_checkpoint
 
 RESPONSE = "### Response:\n"
 FREE_TASK = "continue"  # has many right answers: scored by a rule, and counted apart
+
+
+# ---------------------------------------------------------------------------------------------
+# Classification
+# ---------------------------------------------------------------------------------------------
+
+
+# built in: 05_finetune_classification/spam_classifier.ipynb
+def naive_bayes(known: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[int]:
+    """The class whose training words make each text more likely (add-one smoothing), 0 or 1.
+
+    `known` are (text, class) pairs. A bag of words: order does not count.
+    """
+    find, classes = re.compile(r"[a-z0-9']+").findall, Counter(label for _, label in known)
+    words = [Counter(find(" ".join(t for t, label in known if label == c).lower())) for c in (0, 1)]
+    totals = [count.total() + len(words[0] | words[1]) for count in words]
+
+    def log_likelihood(text, label):
+        shares = [(words[label][word] + 1) / totals[label] for word in find(text.lower())]
+        return math.log(classes[label]) + sum(map(math.log, shares))
+
+    return [int(log_likelihood(text, 1) > log_likelihood(text, 0)) for text in texts]
+
+
+# built in: 05_finetune_classification/spam_classifier.ipynb
+def classification_scores(guesses: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
+    """Accuracy, and precision, recall and F1 of class 1 (0 where nothing was found or to find)."""
+    pairs = Counter(zip(guesses, labels, strict=True))
+    caught, filtered, spam = pairs[1, 1], pairs[1, 0] + pairs[1, 1], pairs[0, 1] + pairs[1, 1]
+    return {
+        "accuracy": (caught + pairs[0, 0]) / len(labels),
+        "precision": caught / filtered if filtered else 0.0,
+        "recall": caught / spam if spam else 0.0,
+        "F1": 2 * caught / (filtered + spam) if filtered + spam else 0.0,
+    }
+
+
+# built in: 05_finetune_classification/spam_classifier.ipynb
+def encode_texts(texts: Sequence[str], tokenizer, context_length: int) -> list[list[int]]:
+    """Each text behind an <|endoftext|>, as in pretraining; what does not fit is cut off its end.
+
+    Raises ValueError for an empty text.
+    """
+    rows = []
+    for number, text in enumerate(texts):
+        if not text.strip():
+            raise ValueError(f"text {number} is empty: there is nothing to classify")
+        ids = [end_of_text(tokenizer), *encode_plain(tokenizer, text)]
+        rows.append(ids[:context_length])
+    return rows
+
+
+# built in: 05_finetune_classification/spam_classifier.ipynb
+def pool(hidden: Tensor, real: Tensor, how: str) -> Tensor:
+    """One vector per text: (batch, tokens, emb_dim), and which tokens are real → (batch, emb_dim).
+
+    "last": of the last real token; "mean" and "max": over all real tokens; "first" and "last
+    position" are there to see that they do not work. Raises ValueError for another name.
+    """
+    if how == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), real.sum(dim=1) - 1]
+    if how == "mean":
+        return (hidden * real[..., None]).sum(dim=1) / real.sum(dim=1, keepdim=True)
+    if how == "max":
+        return hidden.masked_fill(~real[..., None], -torch.inf).amax(dim=1)
+    if how == "first":
+        return hidden[:, 0]
+    if how == "last position":
+        return hidden[:, -1]
+    raise ValueError(f"no pooling {how!r}: choose last, mean, max, first or last position")
+
+
+# built in: 05_finetune_classification/spam_classifier.ipynb
+class Classifier(nn.Module):
+    """A GPT that gives a text a label: its body, and a head with one score per label."""
+
+    def __init__(self, model: GPTModel, labels: int = 2, pooling: str = "last") -> None:
+        super().__init__()
+        self.config, self.pooling = model.config, pooling
+        model.head = nn.Identity()  # the body now ends with what its head used to read
+        self.body = model
+        self.label_head = nn.Linear(model.config.emb_dim, labels)
+        nn.init.normal_(self.label_head.weight, std=0.02)  # small: it begins without an opinion
+        nn.init.zeros_(self.label_head.bias)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(batch, tokens) ids, PADDING behind short texts → logits (batch, labels)."""
+        real = ids != PADDING
+        hidden = self.body(ids.clamp(min=0))  # (batch, tokens, emb_dim)
+        return self.label_head(pool(hidden, real, self.pooling))
+
+
+# built in: 05_finetune_classification/spam_classifier.ipynb
+def freeze(classifier: Classifier, learn: str = "all") -> Classifier:
+    """Let "all" parameters learn, or only the "last block" with what follows, or the "head"."""
+    if learn not in ("all", "last block", "head"):
+        raise ValueError(f"cannot let {learn!r} learn: choose all, last block or head")
+    classifier.requires_grad_(learn == "all")
+    if learn == "last block":
+        classifier.body.blocks[-1].requires_grad_(True)
+        classifier.body.final_norm.requires_grad_(True)
+    classifier.label_head.requires_grad_(True)
+    return classifier
+
+
+# built in: 05_finetune_classification/spam_classifier.ipynb
+@torch.no_grad()
+def log_odds(classifier: Classifier, rows: Sequence[Sequence[int]], batch_size: int = 64) -> Tensor:
+    """How much more class 1 is than class 0, in nats, for each encoded text: (texts,)."""
+    device = classifier.label_head.weight.device
+    was_training = classifier.training
+    classifier.eval()
+    result = torch.empty(len(rows))
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))  # little padding
+    for first in range(0, len(rows), batch_size):
+        chosen = order[first : first + batch_size]
+        scores = classifier(pad_texts([rows[number] for number in chosen]).to(device))
+        result[chosen] = (scores[:, 1] - scores[:, 0]).float().cpu()
+    classifier.train(was_training)
+    return result
+
+
+def save_classifier(path: Path, classifier: Classifier, **notes: object) -> None:
+    """Write a classifier with its configuration, its pooling and JSON-ready `notes`."""
+    labels = classifier.label_head.out_features
+    save_checkpoint(path, classifier, pooling=classifier.pooling, labels=labels, **notes)
+
+
+def load_classifier(path: Path) -> Classifier:
+    """The classifier of a file that `save_classifier` wrote, in evaluation mode.
+
+    Raises ValueError for a file that holds something else.
+    """
+    config, notes, tensors = read_checkpoint(path)
+    if not {"pooling", "labels"} <= notes.keys():
+        raise ValueError(f"{path} is a checkpoint, but not of a classifier: use load_checkpoint")
+    classifier = Classifier(GPTModel(config), notes["labels"], notes["pooling"])
+    classifier.load_state_dict(tensors)
+    return classifier.eval()
+
+
+# ---------------------------------------------------------------------------------------------
+# LoRA
+# ---------------------------------------------------------------------------------------------
+
+
+# built in: 05_finetune_classification/lora.ipynb
+class LoRALinear(nn.Module):
+    """A frozen linear layer and beside it a thin detour that learns (Hu et al. 2021).
+
+    Source: LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__()
+        if not 1 <= rank <= min(linear.weight.shape):
+            raise ValueError(
+                f"rank is {rank}; for a matrix of {tuple(linear.weight.shape)} it must lie between "
+                f"1 and {min(linear.weight.shape)}"
+            )
+        self.linear, self.scale = linear.requires_grad_(False), alpha / rank
+        like = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+        self.down = nn.Parameter(torch.empty(rank, linear.in_features, **like))
+        self.up = nn.Parameter(torch.zeros(linear.out_features, rank, **like))  # at first: nothing
+        nn.init.normal_(self.down, std=linear.in_features**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in_features) → (…, out_features)."""
+        return self.linear(x) + self.scale * (x @ self.down.T) @ self.up.T
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """One ordinary layer that computes the same."""
+        self.linear.weight += self.scale * self.up @ self.down
+        return self.linear
+
+
+# built in: 05_finetune_classification/lora.ipynb
+def add_lora(model: nn.Module, rank: int = 4, alpha: float | None = None) -> list[str]:
+    """Freeze a model, put a LoRALinear in place of every linear layer of its blocks; their names.
+
+    `alpha`, 2 × rank when None, scales what the detours add.
+    """
+    model.requires_grad_(False)
+    found = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    names = [name for name in found if "blocks." in name]
+    for name in names:
+        model.set_submodule(name, LoRALinear(found[name], rank, alpha or 2.0 * rank))
+    return names
+
+
+# built in: 05_finetune_classification/lora.ipynb
+def merge_lora(model: nn.Module) -> None:
+    """Add every detour to the matrix beside it: the layers are ordinary ones again."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoRALinear):
+            model.set_submodule(name, module.merged())
+
+
+# built in: 05_finetune_classification/lora.ipynb
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors that learn, all that has to be saved beside the base model."""
+    return {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
+
+
+# ---------------------------------------------------------------------------------------------
+# Instructions
+# ---------------------------------------------------------------------------------------------
 
 
 # built in: 06_finetune_instructions/instructions.ipynb
@@ -105,6 +326,11 @@ def score_answers(entries: Sequence[Entry], answers: Sequence[str]) -> pd.DataFr
         for task, scores in tasks.items()
     }
     return pd.DataFrame.from_dict(table, "index", columns=["entries", "exact match", "token F1"])
+
+
+# ---------------------------------------------------------------------------------------------
+# Preferences
+# ---------------------------------------------------------------------------------------------
 
 
 # built in: 06_finetune_instructions/preferences_dpo.ipynb

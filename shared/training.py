@@ -144,6 +144,7 @@ def train(
     betas: tuple[float, float] = (0.9, 0.99),
     clip: float = 1.0,
     accumulation: int = 1,
+    loss_function: Callable[[Tensor, Tensor], Tensor] = next_token_loss,
     device: torch.device | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     eval_every: int = 100,
@@ -154,6 +155,7 @@ def train(
 ) -> list[dict[str, float]]:
     """Train for `steps` steps and return the history, one row a step.
 
+    Minimises `loss_function(model(inputs), targets)`, a mean in nats over the batch.
     A row holds step, loss (nats per token), lr, and what `evaluate(model)` returned when it ran.
     With `checkpoint`, the state is written there every `save_every` steps and at the end, and a
     run that finds it goes on from it. `stop_after` ends the run early, as a break would.
@@ -192,7 +194,7 @@ def train(
             inputs, targets = batches[step * accumulation + part]
             with torch.autocast(device.type, dtype=half, enabled=half is not None):
                 logits = model(inputs.to(device))
-                part_loss = next_token_loss(logits, targets.to(device)) / accumulation
+                part_loss = loss_function(logits, targets.to(device)) / accumulation
             scaler.scale(part_loss).backward()
             loss += part_loss.item()
             tokens += inputs.numel()

@@ -1,8 +1,9 @@
-"""Checkpoints of the course's models: safetensors with the configuration inside.
+"""Checkpoints: the course's own models, and GPT-2 as OpenAI released it.
 
 Notable: a safetensors file is numbers and a header, so loading one never runs code, as a pickle
 can; the configuration travels in the header, so a checkpoint knows what model it belongs to;
-every file is written beside its place and then moved there, so none is ever half written.
+every file is written beside its place and then moved there, so none is ever half written. GPT-2
+is read tensor by tensor into a model that took no memory before.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import os
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from shared.datasets import BUILD, DATA
+from shared.downloads import fetch_gpt2
 from shared.files import write_atomically
 from shared.gpt import GPTConfig, GPTModel
 
@@ -44,8 +46,8 @@ def load_torch(path: Path) -> object:
 def save_checkpoint(path: Path, model: GPTModel, **notes: object) -> None:
     """Write a model's weights, its configuration and JSON-ready `notes` to a safetensors file."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    if model.config.tie_weights:
-        del tensors["head.weight"]  # the same matrix as token_embedding.weight
+    if model.config.tie_weights:  # then the head is token_embedding.weight; a classifier has none
+        tensors.pop("head.weight", None)
     header = {"config": json.dumps(asdict(model.config)), "notes": json.dumps(notes)}
     write_atomically(path, lambda file: file.write(save(tensors, header)))
 
@@ -60,15 +62,10 @@ def read_checkpoint(path: Path) -> tuple[GPTConfig, dict, dict[str, torch.Tensor
             f"no checkpoint {path}: run 04_pretraining/pretraining.ipynb first (for the chat "
             f"model: 06_finetune_instructions/instructions.ipynb)"
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged, or no safetensors file ({error}): pickles (.pt, .bin) are never "
-            f"opened here; save the model with save_checkpoint and load that"
-        ) from error
+    names = tensor_names(path)
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in names}
     if "config" not in header:
         raise ValueError(f"{path} has no configuration in its header: not a course checkpoint")
     try:
@@ -133,3 +130,130 @@ def load_course_model(name: str = "course") -> GPTModel:
             f"remove it, train again, or set COURSE_CHECKPOINT=bundled"
         )
     return load_checkpoint(path)
+
+
+# ---------------------------------------------------------------------------------------------
+# GPT-2
+# ---------------------------------------------------------------------------------------------
+
+GPT2_NAMES = {  # ours: OpenAI's
+    "token_embedding": "wte",
+    "position_embedding": "wpe",
+    "blocks": "h",
+    "norm1": "ln_1",
+    "attention.qkv": "attn.c_attn",
+    "attention.out_proj": "attn.c_proj",
+    "norm2": "ln_2",
+    "feed_forward.expand": "mlp.c_fc",
+    "feed_forward.out_proj": "mlp.c_proj",
+    "final_norm": "ln_f",
+    "head": "wte",  # GPT-2's head is its token embedding
+}
+STAND_IN_LAYERS = {"124M": 2, "355M": 3, "774M": 4, "1558M": 5}
+
+
+# built in: 04_pretraining/gpt2_weights.ipynb
+def gpt2_name(ours: str) -> str:
+    """What GPT-2's checkpoint calls a tensor: blocks.0.norm1.weight → h.0.ln_1.weight."""
+    for mine, theirs in GPT2_NAMES.items():
+        ours = ours.replace(f"{mine}.", f"{theirs}.")
+    return ours
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names of the tensors in a safetensors file.
+
+    Raises FileNotFoundError, or ValueError for a file that is damaged or of another kind.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}: fetch or train it first, or check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged, or no safetensors file ({error}): pickles (.pt, .bin) are never "
+            f"opened here; save the model with save_checkpoint and load that"
+        ) from error
+
+
+# built in: 04_pretraining/gpt2_weights.ipynb
+def read_gpt2(path: Path, config: GPTConfig) -> GPTModel:
+    """The model of a safetensors file in GPT-2's layout (Radford et al. 2019), ready to use.
+
+    Never holds more than the model and one tensor. Raises ValueError that names every tensor which
+    is missing, unknown, or of another shape than `config` says.
+    """
+    with torch.device("meta"):  # shapes without memory
+        model = GPTModel(config)
+    names = {name.removeprefix("transformer."): name for name in tensor_names(path)}
+    state, wrong, known = {}, [], {"lm_head.weight"}  # another name of wte.weight
+    for ours, expected in model.state_dict().items():
+        name = gpt2_name(ours)
+        known.add(name)
+        if name not in names:
+            wrong.append(f"{name} is missing")
+        elif ours != "head.weight" or not config.tie_weights:
+            with safe_open(path, framework="pt") as file:  # closed at once: gives the memory back
+                tensor = file.get_tensor(names[name])
+            # OpenAI's layers multiply x @ weight, (in, out); nn.Linear keeps (out, in).
+            tensor = tensor.T if ".c_" in name and tensor.dim() == 2 else tensor
+            if tensor.shape != expected.shape:
+                wrong.append(f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected.shape)}")
+            state[ours] = tensor.float().clone(memory_format=torch.contiguous_format)
+    masks = (".attn.bias", ".attn.masked_bias")  # the causal triangle: nothing was learned there
+    wrong += [f"{n} is unknown" for n in names if n not in known and not n.endswith(masks)]
+    if wrong:
+        raise ValueError(f"{path} does not hold the GPT-2 that was asked for: {'; '.join(wrong)}")
+    if config.tie_weights:
+        state["head.weight"] = state["token_embedding.weight"]
+    model.load_state_dict(state, assign=True)
+    if config.tie_weights:
+        model.head.weight = model.token_embedding.weight  # one parameter again, not two views
+    return model.eval()
+
+
+def is_stand_in() -> bool:
+    """Is GPT-2 to be replaced by a small random network of its layout (COURSE_WEIGHTS=stand-in)?"""
+    return os.environ.get("COURSE_WEIGHTS") == "stand-in"
+
+
+def gpt2_config(size: str = "124M", **changes: object) -> GPTConfig:
+    """The configuration of GPT-2 in that size, or of its stand-in: fewer layers and dimensions."""
+    config = GPTConfig.preset(size, **changes)
+    if not is_stand_in():
+        return config
+    layers = STAND_IN_LAYERS[size]
+    return replace(config, n_layers=layers, n_heads=layers, emb_dim=64 * layers)
+
+
+def gpt2_path(size: str = "124M") -> Path:
+    """The file with GPT-2's weights: fetched from the Hugging Face hub once, or the stand-in's.
+
+    Raises FetchError where it cannot be had.
+    """
+    config = gpt2_config(size)
+    return _write_stand_in(size, config) if is_stand_in() else fetch_gpt2(size)
+
+
+def load_gpt2(size: str = "124M", **changes: object) -> GPTModel:
+    """GPT-2 with OpenAI's weights, "124M" to "1558M", in evaluation mode; or its stand-in.
+
+    `changes` go to the configuration, such as drop_rate=0.0. Raises FetchError without weights.
+    """
+    return read_gpt2(gpt2_path(size), gpt2_config(size, **changes))
+
+
+def _write_stand_in(size: str, config: GPTConfig) -> Path:
+    """Random weights, always the same, in a file laid out as OpenAI's; made anew every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(123)
+        tensors = {gpt2_name(name): t for name, t in GPTModel(config).state_dict().items()}
+        for name, tensor in tensors.items():
+            if tensor.dim() == 1:  # biases of 0 and gains of 1 would hide that some are mixed up
+                tensor += 0.1 * torch.randn_like(tensor)
+            elif ".c_" in name:
+                tensors[name] = tensor.T.contiguous()
+    path = BUILD / "stand-in" / f"gpt2-{size}.safetensors"
+    write_atomically(path, lambda file: file.write(save(tensors)))
+    return path

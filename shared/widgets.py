@@ -5,6 +5,7 @@ merge_stepper         the merges of byte pair encoding, one by one
 attention_explorer    layer, head and token: where that token looks in a text
 sampling_explorer     temperature, top-k, top-p and seed: the bars of the next token, and a text
 figure_explorer       a slider, and a figure drawn from its value
+message_explorer      a message, and how a classifier's suspicion grows from token to token
 chat_box              a conversation with a model, token by token, which can be stopped
 Notable: all is HTML or one picture, so nothing flickers; only what ipywidgets 7 and 8 share; beside
 each explorer a figure that shows the same where no Python runs.
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from shared.attention import attention_weights
 from shared.chat import Chat
+from shared.datasets import encode_plain
 from shared.figures import COLOURS, HEAT, visible
 from shared.generate import generate, next_token_probs
 from shared.tokenizers import BPETokenizer
@@ -40,9 +42,8 @@ TINTS = ("#dbe7f5", "#fbe3cf", "#d6ebe1", "#e6def3", "#f4e8c4")  # backgrounds o
 
 def pieces(tokenizer: Any, text: str) -> list[tuple[str, int]]:
     """The tokens of a text as they can be shown, and their ids; half a character as its bytes."""
-    encode = getattr(tokenizer, "encode_ordinary", tokenizer.encode)
     shown = []
-    for id in encode(text):
+    for id in encode_plain(tokenizer, text):
         piece = tokenizer.decode([id])
         if "\N{REPLACEMENT CHARACTER}" in piece and piece not in text:
             whole = getattr(tokenizer, "decode_single_token_bytes", None)
@@ -360,6 +361,45 @@ class FigureExplorer(VBox):
 
 
 figure_explorer = FigureExplorer
+
+
+class MessageExplorer(VBox):
+    """A text field, and its tokens coloured by a probability that `read` gives for each of them.
+
+    `read(text)` returns (token, probability) pairs; the last one is the verdict on the whole text.
+    """
+
+    def __init__(
+        self, read: Callable[[str], list[tuple[str, float]]], name: str, text: str
+    ) -> None:
+        self.read, self.name = read, name
+        self.text = Text(text, description="message", layout={"width": "90%"})
+        self.verdict = HTML()
+        super().__init__([self.text, self.verdict])
+        self.text.observe(self._show, "value")
+        self._show()
+
+    def _show(self, change: object = None) -> None:
+        if not self.text.value.strip():
+            self.verdict.value = "<i>write a message</i>"
+            return
+        tokens = self.read(self.text.value)
+        boxes = "".join(
+            f'<span style="white-space:pre;padding:2px 4px;margin:1px;border-radius:4px;background:'
+            f'{to_hex(HEAT(share))};color:{COLOURS["paper" if share > 0.6 else "ink"]}">'
+            f"{escape(visible(token))}</span>"
+            for token, share in tokens
+        )
+        bar = BAR.format(COLOURS["orange"], 240 * tokens[-1][1], 14)
+        self.verdict.value = (
+            f'<div style="line-height:2">{boxes}</div>{bar}{escape(self.name)}: {tokens[-1][1]:.1%}'
+        )
+
+    def __repr__(self) -> str:
+        return "message explorer: run this cell in Jupyter or Colab to type a message of your own"
+
+
+message_explorer = MessageExplorer
 
 
 class ChatBox(VBox):
