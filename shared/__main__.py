@@ -349,26 +349,28 @@ def check_data() -> list[str]:
 
 def download(args: argparse.Namespace) -> int:
     """Fetch every file of the catalogue into the cache, or into a folder to hand to a class."""
-    from shared.downloads import CATALOGUE, FetchError, cache_dir, fetch
+    from shared.downloads import CATALOGUE, FetchError, cache_dir, fetch, fetch_gpt2
 
     folder = args.to
     rows, failed = [("file", "size", "result")], 0
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-    for name, source in CATALOGUE.items():
+    wanted = [(name, fetch, name, source.licence) for name, source in CATALOGUE.items()]
+    wanted += [(f"gpt2-{s}.safetensors", fetch_gpt2, s, "Modified MIT") for s in args.gpt2]
+    for name, find, key, licence in wanted:
         with redirect_stdout(sys.stderr):  # progress; the table alone is the output
             try:
-                path = fetch(name)
-            except FetchError as error:
+                path = find(key)
+            except (FetchError, ValueError) as error:
                 failed += 1
                 rows.append((name, "", f"FAILED: {str(error).splitlines()[0]}"))
                 continue
         if folder:
             shutil.copyfile(path, folder / name)
-        rows.append((name, f"{path.stat().st_size / 1e6:.1f} MB", source.licence))
+        rows.append((name, f"{path.stat().st_size / 1e6:.1f} MB", licence))
     print_table(rows)
     target = folder or cache_dir()
-    print(f"\n{len(CATALOGUE) - failed} of {len(CATALOGUE)} files are in {target}")
+    print(f"\n{len(wanted) - failed} of {len(wanted)} files are in {target}")
     if folder and not failed:
         print(f"Hand the folder to a class; each sets COURSE_MIRROR={target.resolve()}")
     return 1 if failed else 0
@@ -406,6 +408,13 @@ def make_parser() -> argparse.ArgumentParser:
         "them to a folder: whoever sets COURSE_MIRROR to it needs no internet.",
     )
     command.add_argument("--to", type=Path, metavar="DIR", help="a folder to hand to a class")
+    command.add_argument(
+        "--gpt2",
+        metavar="SIZE",
+        action="append",
+        default=[],
+        help="GPT-2's weights, too: 124M (0.5 GB), 355M, 774M or 1558M; may be repeated",
+    )
     command.set_defaults(function=download)
     return parser
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+# built in: 03_gpt_architecture/kv_cache.ipynb
 class KVCache:
     """Keys and values of the tokens read so far, for every layer, with room for a full context.
 
@@ -38,6 +39,7 @@ class KVCache:
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
 
+# built in: 03_gpt_architecture/kv_cache.ipynb
 class MultiHeadAttention(nn.Module):
     """Every token looks back at itself and the tokens before it, `n_heads` ways at once."""
 

@@ -267,13 +267,15 @@ def load_messages(split: str | None = None) -> pd.DataFrame:
 def load_sms() -> pd.DataFrame:
     """Return the UCI SMS Spam Collection (label, text), real messages; fetched on first use.
 
-    Each text once: some occur many times, and one that is in training and test alike would be
-    remembered, not recognised. Raises FetchError where the file cannot be had.
+    Each text once (spaces at its ends do not count): some occur many times, and one that is in
+    training and test alike would be remembered, not recognised. Raises FetchError where the file
+    cannot be had.
     """
     path = fetch("SMSSpamCollection.tsv")
-    rows = [line.split("\t", 1) for line in _lines(path)]  # quotation marks are plain characters
+    rows = [line.partition("\t")[::2] for line in _lines(path)]  # quotation marks stay as they are
     table = pd.DataFrame(rows, columns=["label", "text"])
     _check_messages(table, path, {"label": LABELS})
+    table["text"] = table["text"].str.strip()
     return table.drop_duplicates("text", ignore_index=True)
 
 
@@ -290,7 +292,7 @@ def _check_messages(table: pd.DataFrame, path: Path, allowed: Mapping[str, Seque
         raise ValueError(f"{path}, message {blank[0] + 1} has an empty text: write it or remove it")
 
 
-# built in: 05_finetune_classification/spam_classifier.ipynb
+# built in: 05_finetune_classification/real_messages.ipynb
 def balance(table: pd.DataFrame, seed: int = 123) -> pd.DataFrame:
     """As many messages of every label as the rarest has, in a random order."""
     rarest = table["label"].value_counts().min()
@@ -594,8 +596,9 @@ def rename(entry: Entry, rng: random.Random) -> Entry:
 class InstructionBatches:
     """batches[step] -> (inputs, targets): `batch_size` exchanges, one to `max_turns` in a row.
 
-    Every epoch visits each entry once, in a new order and with new names; an entry that would
-    become one of `held_out`, or too long, keeps its names. Step s is a function of (seed, s).
+    Every epoch visits each entry once, in a new order and, with `renaming`, with new names; an
+    entry that would become one of `held_out`, or too long, keeps its names. Step s is a function
+    of (seed, s).
     Raises ValueError for an entry that cannot be encoded or does not fit into the context.
     """
 
@@ -608,13 +611,14 @@ class InstructionBatches:
         held_out: Sequence[Entry] = (),
         mask_prompts: bool = True,
         max_turns: int = 3,
+        renaming: bool = True,
         seed: int = 123,
     ):
         if not entries:
             raise ValueError("there are no instructions to learn: give at least one")
         self.entries, self.tokenizer, self.batch_size = list(entries), tokenizer, batch_size
         self.context_length, self.max_turns = context_length, max_turns
-        self.mask_prompts, self.seed = mask_prompts, seed
+        self.mask_prompts, self.renaming, self.seed = mask_prompts, renaming, seed
         self.held_out = {(entry["instruction"], entry.get("input", "")) for entry in held_out}
         for entry in self.entries:
             tokens = sum(map(len, encode_exchange(entry, tokenizer)))
@@ -639,9 +643,9 @@ class InstructionBatches:
         return collate(rows, self.tokenizer.eot_id, self.mask_prompts)
 
     def _exchange(self, entry: Entry, rng: random.Random) -> tuple[list[int], list[int]]:
-        renamed = rename(entry, rng)
+        renamed = rename(entry, rng) if self.renaming else entry
         exchange = encode_exchange(renamed, self.tokenizer)
-        taken = (renamed["instruction"], renamed["input"]) in self.held_out
+        taken = (renamed["instruction"], renamed.get("input", "")) in self.held_out
         if taken or sum(map(len, exchange)) > self.context_length:  # new names may be longer
             return encode_exchange(entry, self.tokenizer)
         return exchange

@@ -23,7 +23,12 @@ from urllib.parse import urlsplit
 
 import requests
 from huggingface_hub import constants as hub
-from huggingface_hub import hf_hub_download
+from huggingface_hub import (
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
@@ -343,7 +348,7 @@ def _land(name: str, content: bytes) -> Path:
 
 
 # ---------------------------------------------------------------------------------------------
-# GPT-2's weights, from the Hugging Face hub: its client resumes, and shares what others fetched
+# GPT-2's weights, from the Hugging Face hub, whose cache other programs share
 # ---------------------------------------------------------------------------------------------
 
 GPT2 = {  # size: repository, commit, sha256 of its model.safetensors
@@ -383,8 +388,8 @@ def fetch_gpt2(size: str) -> Path:
     name = f"gpt2-{size}.safetensors"
     for place, find in (
         ("COURSE_MIRROR", lambda: _mirror() / name if _mirror() else None),
-        ("the hub's cache", lambda: _from_hub(repository, commit, offline=True)),
-        (repository, lambda: _from_hub(repository, commit, offline=False)),
+        ("the hub's cache", lambda: _from_hubs_cache(repository, commit)),
+        (repository, lambda: _from_hub(repository, commit)),
     ):
         try:
             path = find()
@@ -395,8 +400,10 @@ def fetch_gpt2(size: str) -> Path:
             if found == sha256:
                 return path
             problems.append(f"{place}: {path} has sha256 {found[:12]}…, expected {sha256[:12]}…")
-        except OSError as error:  # the hub's errors are OSErrors too
-            problems.append(f"{place}: {' '.join(str(error).split())}")
+        # The hub's client raises OSErrors, httpx2's errors, and hf_xet's RuntimeErrors.
+        except Exception as error:
+            reason = error.__cause__ or error  # the client's own words hide the reason
+            problems.append(f"{place}: {' '.join(str(reason).split())}")
     raise FetchError(
         f"cannot get the weights of GPT-2 {size}: go online and run this again, set COURSE_MIRROR "
         f"to a folder that holds {name}, or COURSE_WEIGHTS=stand-in to go through the notebook "
@@ -404,11 +411,22 @@ def fetch_gpt2(size: str) -> Path:
     )
 
 
-def _from_hub(repository: str, commit: str, offline: bool) -> Path:
-    if not offline:
-        _check_connection(hub.ENDPOINT)  # the client alone would try for much longer
+def _from_hubs_cache(repository: str, commit: str) -> Path:
+    # Not hf_hub_download(local_files_only=True), which may ask the hub about something else.
+    path = try_to_load_from_cache(repository, "model.safetensors", revision=commit)
+    if not isinstance(path, str):
+        raise FileNotFoundError("not there")
+    return Path(path)
+
+
+def _from_hub(repository: str, commit: str) -> Path:
+    # The client alone would try for minutes, and not say what went wrong.
+    _check_connection(hub.ENDPOINT)
+    url = hf_hub_url(repository, "model.safetensors", revision=commit)
+    _check_connection(get_hf_file_metadata(url, timeout=CONNECT_SECONDS).location)
+    # Whatever the cache has is wrong, or it would have been taken.
     path = hf_hub_download(
-        repository, "model.safetensors", revision=commit, local_files_only=offline,
+        repository, "model.safetensors", revision=commit, force_download=True,
         etag_timeout=CONNECT_SECONDS,
     )  # fmt: skip
     return Path(path)

@@ -197,14 +197,18 @@ def read_gpt2(path: Path, config: GPTConfig) -> GPTModel:
             with safe_open(path, framework="pt") as file:  # closed at once: gives the memory back
                 tensor = file.get_tensor(names[name])
             # OpenAI's layers multiply x @ weight, (in, out); nn.Linear keeps (out, in).
-            tensor = tensor.T if ".c_" in name and tensor.dim() == 2 else tensor
-            if tensor.shape != expected.shape:
-                wrong.append(f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected.shape)}")
+            turned = ".c_" in name and expected.dim() == 2
+            shape = (expected.T if turned else expected).shape
+            if tensor.shape != shape:
+                wrong.append(f"{name} has shape {tuple(tensor.shape)}, not {tuple(shape)}")
+                continue
+            tensor = tensor.T if turned else tensor
             state[ours] = tensor.float().clone(memory_format=torch.contiguous_format)
     masks = (".attn.bias", ".attn.masked_bias")  # the causal triangle: nothing was learned there
     wrong += [f"{n} is unknown" for n in names if n not in known and not n.endswith(masks)]
     if wrong:
-        raise ValueError(f"{path} does not hold the GPT-2 that was asked for: {'; '.join(wrong)}")
+        wrong = "; ".join(dict.fromkeys(wrong))  # wte.weight is asked for twice
+        raise ValueError(f"{path} does not hold the GPT-2 that was asked for: {wrong}")
     if config.tie_weights:
         state["head.weight"] = state["token_embedding.weight"]
     model.load_state_dict(state, assign=True)
@@ -220,6 +224,8 @@ def is_stand_in() -> bool:
 
 def gpt2_config(size: str = "124M", **changes: object) -> GPTConfig:
     """The configuration of GPT-2 in that size, or of its stand-in: fewer layers and dimensions."""
+    if size not in STAND_IN_LAYERS:
+        raise ValueError(f"there is no GPT-2 {size!r}: choose one of {', '.join(STAND_IN_LAYERS)}")
     config = GPTConfig.preset(size, **changes)
     if not is_stand_in():
         return config
@@ -247,7 +253,7 @@ def load_gpt2(size: str = "124M", **changes: object) -> GPTModel:
 def _write_stand_in(size: str, config: GPTConfig) -> Path:
     """Random weights, always the same, in a file laid out as OpenAI's; made anew every time."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(123)
+        torch.default_generator.manual_seed(123)  # not the GPU's, which fork_rng leaves out
         tensors = {gpt2_name(name): t for name, t in GPTModel(config).state_dict().items()}
         for name, tensor in tensors.items():
             if tensor.dim() == 1:  # biases of 0 and gains of 1 would hide that some are mixed up

@@ -26,11 +26,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from shared.datasets import FetchError, load_text, pretraining_documents  # noqa: E402
+from shared.generate import generate  # noqa: E402
+from shared.gpt import GPTConfig, GPTModel  # noqa: E402
 from shared.tokenizers import END_OF_TEXT, BPETokenizer, course_tokenizer  # noqa: E402
+from shared.training import next_token_loss  # noqa: E402
 
 
 @dataclass
@@ -177,6 +182,113 @@ def rust_encoder(name: str, texts: list[str], rounds: int) -> Row:
     assert ours == theirs
     what = f"{name}, {sum(map(len, texts)):,} characters: our encoder / tiktoken"
     return Row(what, slow / fast, f"{slow:.2f} s / {fast:.2f} s")
+
+
+# ---------------------------------------------------------------------------------------------
+# The GPT
+# ---------------------------------------------------------------------------------------------
+
+
+@benchmark
+def gpt(quick: bool) -> Iterator[Row]:
+    """Training and generation against Hugging Face's GPT-2 of the same configuration; the cache."""
+    small = GPTConfig(2_048, 128, emb_dim=128, n_heads=4, n_layers=4, drop_rate=0.0)
+    middle = GPTConfig(2_048, 512, emb_dim=384, n_heads=6, n_layers=6, drop_rate=0.0)
+    rounds = 1 if quick else 5
+    yield training(small, steps=1 if quick else 10, rounds=rounds)
+    yield compiled(small, steps=1 if quick else 10, rounds=rounds)
+    yield generation(small, new=8 if quick else 112, rounds=rounds)
+    yield caching(middle, new=8 if quick else 511, rounds=1 if quick else 3)
+
+
+def peer(config: GPTConfig) -> Any:
+    """Hugging Face's GPT-2 of a configuration."""
+    import transformers
+
+    return transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=config.vocab_size,
+            n_positions=config.context_length,
+            n_embd=config.emb_dim,
+            n_layer=config.n_layers,
+            n_head=config.n_heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=None,
+        )
+    )
+
+
+def train_some(model: torch.nn.Module, logits_of: Callable, steps: int) -> Callable[[], int]:
+    """A function that trains on random ids, 16 windows of 128 at a time, and returns the tokens."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    ids = torch.randint(2_048, (16, 129), generator=torch.Generator().manual_seed(0))
+
+    def run() -> int:
+        for _ in range(steps):
+            next_token_loss(logits_of(ids[:, :-1]), ids[:, 1:]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return steps * ids[:, 1:].numel()
+
+    run()  # the first steps make the optimizer's state
+    return run
+
+
+def training(config: GPTConfig, steps: int, rounds: int) -> Row:
+    """Tokens per second in training, ours over theirs; both eager, the same optimizer and loss."""
+    ours, theirs = GPTModel(config), peer(config).train()
+    (slow, done), (fast, also) = take_turns(
+        rounds,
+        train_some(theirs, lambda ids: theirs(ids, use_cache=False).logits, steps),
+        train_some(ours, ours, steps),
+    )
+    assert done == also
+    note = f"{also / fast:,.0f} / {done / slow:,.0f} tokens per second"
+    return Row("training, 4 layers × 128: ours / transformers", slow / fast, note, at_least=1)
+
+
+def compiled(config: GPTConfig, steps: int, rounds: int) -> Row:
+    """What torch.compile adds to training."""
+    what = "training, 4 layers × 128: compiled / eager"
+    eager, fused = GPTModel(config), torch.compile(GPTModel(config))
+    try:
+        runs = train_some(eager, eager, steps), train_some(fused, fused, steps)
+    except Exception as error:  # a compiler can be missing in many ways
+        return Row(what, None, f"no compiler here: {str(error).strip().splitlines()[0]:.60}")
+    (slow, _), (fast, _) = take_turns(rounds, *runs)
+    return Row(what, slow / fast, f"{slow:.2f} s / {fast:.2f} s")
+
+
+def generation(config: GPTConfig, new: int, rounds: int) -> Row:
+    """How many times as long transformers takes for the same greedy text, both with a cache."""
+    ours, theirs = GPTModel(config).eval(), peer(config).eval()
+    prompt = torch.arange(16)[None]
+    settings = {"max_new_tokens": new, "do_sample": False, "pad_token_id": 0}
+    (slow, long), (fast, text) = take_turns(
+        rounds,
+        lambda: theirs.generate(prompt, attention_mask=torch.ones_like(prompt), **settings),
+        lambda: generate(ours, prompt, new, temperature=0),
+    )
+    assert long.shape == text.shape == (1, 16 + new)
+    what = f"greedy generation of {new} tokens: transformers / ours"
+    return Row(what, slow / fast, f"{slow:.2f} s / {fast:.2f} s", at_least=3)
+
+
+def caching(config: GPTConfig, new: int, rounds: int) -> Row:
+    """How many times as long a text takes without the cache, up to a full context."""
+    torch.manual_seed(0)
+    model, prompt = GPTModel(config).eval(), torch.zeros(1, 1, dtype=torch.long)
+    (slow, one), (fast, other) = take_turns(
+        rounds,
+        lambda: generate(model, prompt, new, temperature=0, use_cache=False),
+        lambda: generate(model, prompt, new, temperature=0),
+    )
+    assert torch.equal(one, other)
+    what = f"{new + 1} tokens, 6 layers × 384: without cache / with"
+    return Row(what, slow / fast, f"{slow:.2f} s / {fast:.2f} s", at_least=5)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -60,6 +60,8 @@ WIDGETS = {  # name: the last line of its cell
     "stepper": 'widgets.merge_stepper(tokenizer, "Milo the owl had lost a golden lantern.")',
     "attention": 'widgets.attention_explorer(model, tokenizer, "Pip met Otto. Otto met Pip.")',
     "sampling": 'widgets.sampling_explorer(model, tokenizer, "One windy morning Pip met")',
+    "message": "widgets.message_explorer("
+    "lambda text: [(w, w.count('e') / 4) for w in text.split()], 'letters e', 'See the tree')",
     "chat": 'widgets.chat_box(Chat(load_course_model("chat"), tokenizer), pace=0.1)',
 }
 
@@ -282,6 +284,18 @@ def test_sampling_writes(pairs) -> None:
     with in_step(shown, twin):
         type_into(shown, "prompt", "Bad odd foxes")
         twin.prompt.value = "Bad odd foxes"
+
+
+def test_message_is_judged_at_every_letter(pairs) -> None:
+    shown, twin = pairs["message"]
+    with in_step(shown, twin):
+        type_into(shown, "message", "A bee & a <b>fee")
+        twin.text.value = "A bee & a <b>fee"
+    expect(shown).to_contain_text("letters e: 50.0%")
+    with in_step(shown, twin):
+        type_into(shown, "message", " ")
+        twin.text.value = " "
+    expect(shown).to_contain_text("write a message")
 
 
 def test_chat_writes_token_by_token(pairs) -> None:

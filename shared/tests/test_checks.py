@@ -59,6 +59,30 @@ MISTAKES = {
         (torch.arange(size)[:, None] - torch.arange(size)).abs()
     ],  # the future is open
     "2.8": lambda function, x: False,
+    "5.1": (0.88, 0.6, 0.75),  # precision and recall changed places
+    "5.2": lambda guesses, labels: (
+        sum(g == y for g, y in zip(guesses, labels, strict=True)) / len(labels)
+    ),  # the accuracy
+    "5.3": lambda messages, test_patterns: (
+        [text for pattern, text in messages if pattern not in test_patterns],
+        [text for pattern, text in messages if pattern in test_patterns],
+    ),  # a mistyped pattern goes unnoticed
+    "5.4": lambda rows, padding: (
+        (ids := torch.tensor([r + [padding] * (max(map(len, rows)) - len(r)) for r in rows])),
+        ids != padding,
+    ),
+    "5.5": lambda hidden, real: (hidden * real[..., None]).mean(dim=1),  # divides by all tokens
+    "5.6": lambda odds, share: share * torch.sigmoid(torch.tensor(odds)).item() * 2,
+    "5.7": lambda odds, labels, share_lost: sorted(
+        o for o, y in zip(odds, labels, strict=True) if y == 0
+    )[int(share_lost)],
+    "5.8": (8 * 1024 * 4096, 1024),
+    "5.9": lambda before, after, rank: (
+        (parts := torch.linalg.svd(after - before, full_matrices=False))[0][:, -rank:]
+        * parts[1][-rank:],
+        parts[2][-rank:],
+    ),  # the smallest directions
+    "5.10": lambda merged, a, b: merged + b[0] @ b[1],
     "6.1": [-100, 6, 7, 0],
     "6.2": lambda entry: f"<|user|>\n{entry['instruction']}\n{entry['input']}\n<|assistant|>\n",
     "6.3": lambda ids, length, end: (

@@ -221,3 +221,22 @@ def test_download_names_failures_and_goes_on(catalogue, capsys) -> None:
     out = capsys.readouterr().out
     assert "FAILED: cannot get gone.txt: go online" in out
     assert "1 of 2 files" in out
+
+
+def test_download_takes_weights_along_when_asked(catalogue, tmp_path, monkeypatch, capsys) -> None:
+    del catalogue["gone.txt"]
+    weights = tmp_path / "blob"
+    weights.write_bytes(b"weights")
+
+    def fetch_gpt2(size: str) -> Path:
+        if size != "124M":
+            raise ValueError(f"there is no GPT-2 {size!r}: choose one of 124M")
+        return weights
+
+    monkeypatch.setattr(downloads, "fetch_gpt2", fetch_gpt2)
+    target = tmp_path / "class"
+    assert door.main(["download", "--to", str(target), "--gpt2", "124M"]) == 0
+    assert (target / "gpt2-124M.safetensors").read_bytes() == b"weights"
+    assert "2 of 2 files" in capsys.readouterr().out
+    assert door.main(["download", "--gpt2", "7B"]) == 1
+    assert "FAILED: there is no GPT-2 '7B': choose one of 124M" in capsys.readouterr().out

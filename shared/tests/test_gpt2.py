@@ -686,6 +686,23 @@ def test_a_closed_port_is_told_soon(
     assert "local_files_only" not in tried  # nothing that a student could set
 
 
+def test_a_network_that_swallows_everything_is_tried_once(
+    server: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def silent(address: tuple[str, int], timeout: float, **_: object) -> None:
+        tries.append(address)
+        time.sleep(timeout)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(downloads.socket, "create_connection", silent)
+    monkeypatch.setattr(downloads, "CONNECT_SECONDS", 0.2)
+    for _ in range(2):
+        assert "no answer in" in (tried := refusal()) or "timed out" in tried
+    assert tries == [("127.0.0.1", server.server_port)]
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"), [("missing", "404"), ("busy", "503"), ("other site", "X-Repo-Commit")]
 )
@@ -723,10 +740,10 @@ def test_a_download_that_breaks_off_is_told_and_leaves_nothing(
     assert fetch_gpt2("124M").read_bytes() == CONTENT
 
 
-def test_a_store_that_is_blocked_is_told(server: http.server.HTTPServer, no_pauses: None) -> None:
+def test_a_store_that_is_blocked_is_told_soon(server: http.server.HTTPServer) -> None:
     """The hub answers, but the file itself lies on another host."""
     server.kind = "blocked"
-    assert "refused" in refusal()
+    assert "refused" in refusal(seconds=4)
 
 
 def test_a_failure_of_the_fast_protocol_is_told(
