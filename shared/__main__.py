@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     releasing = os.environ.get("COURSE_RELEASE") == "1"
     if releasing:  # what is stored must be what the tests will find
         os.environ["COURSE_CHECKPOINT"], os.environ["COURSE_WEIGHTS"] = "bundled", "stand-in"
+    # Nobody who says "run" wants to fetch GPT-2 and tune it on a CPU; COURSE_WEIGHTS=real does it.
+    os.environ["COURSE_WEIGHTS"] = os.environ.get("COURSE_WEIGHTS") or "stand-in"
     notebooks = find_notebooks(args.chapters, with_exercises=releasing)
     if not notebooks:
         print("There is no notebook to run in: " + ", ".join(args.chapters or CHAPTERS))

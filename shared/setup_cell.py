@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What the notebooks import; Colab has most of it.
 PACKAGES = (
-    "torch numpy pandas matplotlib IPython ipywidgets requests regex tiktoken safetensors"
+    "torch numpy pandas matplotlib IPython ipywidgets requests regex tiktoken safetensors "
+    "huggingface_hub"
 ).split()
 
 SETUP_CELL = f"""\

@@ -218,8 +218,14 @@ def read_gpt2(path: Path, config: GPTConfig) -> GPTModel:
 
 
 def is_stand_in() -> bool:
-    """Is GPT-2 to be replaced by a small random network of its layout (COURSE_WEIGHTS=stand-in)?"""
-    return os.environ.get("COURSE_WEIGHTS") == "stand-in"
+    """Is GPT-2 to be replaced by a small random network of its layout (COURSE_WEIGHTS=stand-in)?
+
+    Without the variable, or with COURSE_WEIGHTS=real, it is not. Raises ValueError for others.
+    """
+    value = os.environ.get("COURSE_WEIGHTS") or "real"
+    if value not in ("real", "stand-in"):
+        raise ValueError(f"COURSE_WEIGHTS is {value!r}; it must be 'real' or 'stand-in'")
+    return value == "stand-in"
 
 
 def gpt2_config(size: str = "124M", **changes: object) -> GPTConfig:

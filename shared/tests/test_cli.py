@@ -134,12 +134,12 @@ def test_run_chooses_chapters_and_the_long_experiments(course: Path, capsys) -> 
 @pytest.mark.slow
 def test_release_stores_outputs_and_nothing_else(course: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("COURSE_RELEASE", "1")
-    show = "import os; print(os.environ['COURSE_CHECKPOINT'])"
+    show = "import os; print(os.environ['COURSE_CHECKPOINT'], os.environ['COURSE_WEIGHTS'])"
     path = write(course / "bigram" / "bigram.ipynb", (show, ""))
     exercises = write(course / "bigram" / "exercises.ipynb", ("print(1)", ""))
     assert door.main(["run"]) == 0
     notebook = nbformat.read(path, as_version=4)
-    assert notebook.cells[1].outputs[0].text == "bundled\n"
+    assert notebook.cells[1].outputs[0].text == "bundled stand-in\n"
     assert notebook.cells[1].metadata == {"tags": []}
     assert "widgets" not in notebook.metadata
     assert nbformat.read(exercises, as_version=4).cells[1].execution_count == 1

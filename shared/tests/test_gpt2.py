@@ -454,7 +454,7 @@ def test_a_stand_in_leaves_the_random_state_alone(
     assert seeded == []
 
 
-@pytest.mark.parametrize("value", [None, "", "openai"])
+@pytest.mark.parametrize("value", [None, "", "real"])
 def test_without_the_variable_the_configurations_are_the_presets(
     monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
@@ -472,7 +472,7 @@ def test_without_the_variable_the_configurations_are_the_presets(
     assert gpt2_config("355M", drop_rate=0.0) == replace(PRESETS["355M"], drop_rate=0.0)
 
 
-@pytest.mark.parametrize("weights_are", ["stand-in", "openai"])
+@pytest.mark.parametrize("weights_are", ["stand-in", "real"])
 @pytest.mark.parametrize("size", ["gpt-3", "course", "small"])
 def test_an_unknown_size_is_refused_with_the_known_ones(
     stand_in: Path, monkeypatch: pytest.MonkeyPatch, weights_are: str, size: str
@@ -773,3 +773,9 @@ def test_every_size_has_a_repository_a_commit_and_a_hash() -> None:
         assert repository.startswith("openai-community/gpt2"), size
         assert len(bytes.fromhex(commit)) == 20 and len(bytes.fromhex(sha256)) == 32
     assert all(len(set(column)) == 4 for column in zip(*GPT2.values(), strict=True))
+
+
+def test_another_word_for_the_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSE_WEIGHTS", "standin")
+    with pytest.raises(ValueError, match="'standin'; it must be 'real' or 'stand-in'"):
+        gpt2_config("124M")
