@@ -23,7 +23,7 @@ class KVCache:
     def __init__(self, model: nn.Module, batch_size: int) -> None:
         config, weight = model.config, model.token_embedding.weight
         head_dim = config.emb_dim // config.n_heads
-        shape = (config.n_layers, batch_size, config.n_heads, config.context_length, head_dim)
+        shape = (config.n_layers, batch_size, config.n_kv_heads, config.context_length, head_dim)
         # Autocast computes keys in half precision; the cache follows, or the two could not meet.
         device = weight.device.type
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

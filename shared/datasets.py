@@ -296,9 +296,8 @@ def _check_messages(table: pd.DataFrame, path: Path, allowed: Mapping[str, Seque
 def balance(table: pd.DataFrame, seed: int = 123) -> pd.DataFrame:
     """As many messages of every label as the rarest has, in a random order."""
     rarest = table["label"].value_counts().min()
-    return (
-        table.groupby("label").sample(rarest, random_state=seed).sample(frac=1, random_state=seed)
-    )
+    chosen = table.groupby("label").sample(rarest, random_state=seed)
+    return chosen.sample(frac=1, random_state=seed)
 
 
 # built in: 05_finetune_classification/spam_classifier.ipynb
@@ -528,6 +527,8 @@ class MessageBatches:
             )
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if step < 0:
+            raise IndexError(f"{step=}: steps count from 0")
         share = self.batch_size // len(self.groups)
         places = np.arange(step * share, (step + 1) * share)
         chosen = np.concatenate(

@@ -75,7 +75,7 @@ def classification_scores(guesses: Sequence[int], labels: Sequence[int]) -> dict
 
 # built in: 05_finetune_classification/spam_classifier.ipynb
 def encode_texts(texts: Sequence[str], tokenizer, context_length: int) -> list[list[int]]:
-    """Each text behind an <|endoftext|>, as in pretraining; what does not fit is cut off its end.
+    """Each text behind an <|endoftext|>, as in pretraining; too long a text loses its end.
 
     Raises ValueError for an empty text.
     """
@@ -93,7 +93,7 @@ def pool(hidden: Tensor, real: Tensor, how: str) -> Tensor:
     """One vector per text: (batch, tokens, emb_dim), and which tokens are real → (batch, emb_dim).
 
     "last": of the last real token; "mean" and "max": over all real tokens; "first" and "last
-    position" are there to see that they do not work. Raises ValueError for another name.
+    position" are mistakes, kept to be measured. Raises ValueError for another name.
     """
     if how == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), real.sum(dim=1) - 1]
@@ -110,7 +110,10 @@ def pool(hidden: Tensor, real: Tensor, how: str) -> Tensor:
 
 # built in: 05_finetune_classification/spam_classifier.ipynb
 class Classifier(nn.Module):
-    """A GPT that gives a text a label: its body, and a head with one score per label."""
+    """A GPT that gives a text a label: its body, and a head with one score per label.
+
+    It takes the model over, whose own head is gone afterwards: give a deepcopy to keep it.
+    """
 
     def __init__(self, model: GPTModel, labels: int = 2, pooling: str = "last") -> None:
         super().__init__()
@@ -144,7 +147,7 @@ def freeze(classifier: Classifier, learn: str = "all") -> Classifier:
 # built in: 05_finetune_classification/spam_classifier.ipynb
 @torch.no_grad()
 def log_odds(classifier: Classifier, rows: Sequence[Sequence[int]], batch_size: int = 64) -> Tensor:
-    """How much more class 1 is than class 0, in nats, for each encoded text: (texts,)."""
+    """Log odds of class 1 against class 0, in nats, for each encoded text: (texts,)."""
     device = classifier.label_head.weight.device
     was_training = classifier.training
     classifier.eval()
@@ -215,21 +218,25 @@ class LoRALinear(nn.Module):
 
 # built in: 05_finetune_classification/lora.ipynb
 def add_lora(model: nn.Module, rank: int = 4, alpha: float | None = None) -> list[str]:
-    """Freeze a model, put a LoRALinear in place of every linear layer of its blocks; their names.
+    """Freeze a model, put a LoRALinear in place of every linear layer of its blocks; return them.
 
-    `alpha`, 2 × rank when None, scales what the detours add.
+    `alpha`, 2 × rank when None, scales what the detours add. Returns the layers' names. Raises
+    ValueError for a model that has detours already.
     """
+    if any(isinstance(m, LoRALinear) for m in model.modules()):
+        raise ValueError("the model has detours already: merge_lora first")
     model.requires_grad_(False)
     found = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     names = [name for name in found if "blocks." in name]
+    alpha = 2.0 * rank if alpha is None else alpha
     for name in names:
-        model.set_submodule(name, LoRALinear(found[name], rank, alpha or 2.0 * rank))
+        model.set_submodule(name, LoRALinear(found[name], rank, alpha))
     return names
 
 
 # built in: 05_finetune_classification/lora.ipynb
 def merge_lora(model: nn.Module) -> None:
-    """Add every detour to the matrix beside it: the layers are ordinary ones again."""
+    """Add every detour to the matrix beside it: ordinary layers again, though still frozen."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LoRALinear):
             model.set_submodule(name, module.merged())

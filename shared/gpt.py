@@ -43,6 +43,11 @@ class GPTConfig:
         if not 0 <= self.drop_rate < 1:
             raise ValueError(f"drop_rate is {self.drop_rate}; it must lie in [0, 1)")
 
+    @property
+    def n_kv_heads(self) -> int:
+        """Heads of keys and values: as many as of queries, which `ModernConfig` can change."""
+        return self.n_heads
+
     @classmethod
     def preset(cls, name: str, **changes: object) -> GPTConfig:
         """A named configuration: "course", "124M", "355M", "774M" or "1558M"."""

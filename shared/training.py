@@ -156,7 +156,8 @@ def train(
     """Train for `steps` steps and return the history, one row a step.
 
     Minimises `loss_function(model(inputs), targets)`, a mean in nats over the batch.
-    A row holds step, loss (nats per token), lr, and what `evaluate(model)` returned when it ran.
+    A row holds step, loss (nats per token or text), lr, and what `evaluate(model)` returned when
+    it ran.
     With `checkpoint`, the state is written there every `save_every` steps and at the end, and a
     run that finds it goes on from it. `stop_after` ends the run early, as a break would.
     Raises FloatingPointError when the loss is no longer a finite number.

@@ -350,3 +350,12 @@ def test_only_detours_learn_and_only_they_are_saved() -> None:
 def test_an_impossible_rank_is_refused(rank: int) -> None:
     with pytest.raises(ValueError, match=f"rank is {rank}"):
         add_lora(tiny_model(), rank)
+
+
+def test_detours_are_not_laid_twice() -> None:
+    model = tiny_model()
+    add_lora(model, 2)
+    with pytest.raises(ValueError, match="merge_lora first"):
+        add_lora(model, 2)
+    merge_lora(model)
+    assert len(add_lora(model, 2)) == 8

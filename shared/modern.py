@@ -1,0 +1,186 @@
+"""GPT as it is built today: RMSNorm, rotary positions, SwiGLU, grouped queries, QK-norm.
+
+Notable: nothing here has a bias; positions turn queries and keys instead of being added to the
+embeddings, so attention depends on distances alone; several query heads share one head of keys and
+values, and the KV cache shrinks by that factor. Generation and training are those of GPTModel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shared.attention import KVCache
+from shared.gpt import GPTConfig, GPTModel
+
+
+@dataclass(frozen=True)
+class ModernConfig(GPTConfig):
+    """The numbers that define a ModernGPT; those of GPTConfig, and three more."""
+
+    drop_rate: float = 0.0
+    n_kv_heads: int = 4  # heads of keys and values; n_heads of queries share them
+    hidden_dim: int = 0  # of the feed-forward; 0: 8/3 of emb_dim, as many numbers as GPT-2's 4
+    rotary_base: float = 10_000.0  # the slowest pair turns once in some 2π × this many tokens
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_kv_heads < 1 or self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"n_heads {self.n_heads} cannot share n_kv_heads {self.n_kv_heads}: choose a "
+                f"number that divides {self.n_heads}"
+            )
+        if self.emb_dim // self.n_heads % 2:
+            raise ValueError(
+                f"a head has {self.emb_dim // self.n_heads} dimensions; rotary positions turn "
+                f"pairs: choose emb_dim and n_heads so that a head has an even number"
+            )
+
+
+# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
+class RMSNorm(nn.Module):
+    """Divide by the root of the mean square; no mean taken away, no bias.
+
+    Source: Zhang & Sennrich 2019, arXiv 1910.07467.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps, self.gain = eps, nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, dim) → the same shape."""
+        return x * (x.pow(2).mean(dim=-1, keepdim=True) + self.eps).rsqrt() * self.gain
+
+
+# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
+def rotary_table(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the angles by which positions turn pairs, each (tokens, head_dim / 2).
+
+    Pair i turns by position × base^(−2i / head_dim). Source: RoFormer, Su et al. 2021,
+    arXiv 2104.09864.
+    """
+    exponents = torch.arange(0, head_dim, 2, device=positions.device) / head_dim
+    angles = positions[:, None] * base**-exponents
+    return angles.cos(), angles.sin()
+
+
+# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (i, i + head_dim / 2) of x, (…, tokens, head_dim), by their angles."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).type_as(x)
+
+
+# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
+class SwiGLU(nn.Module):
+    """A feed-forward in which one half opens gates for the other (Shazeer 2020, arXiv 2002.05202).
+
+    Three matrices instead of two, so hidden_dim is 8/3 of emb_dim to cost the same.
+    """
+
+    def __init__(self, emb_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(emb_dim, hidden_dim, bias=False)
+        self.expand = nn.Linear(emb_dim, hidden_dim, bias=False)
+        self.out_proj = nn.Linear(hidden_dim, emb_dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, emb_dim) → the same shape."""
+        return self.out_proj(F.silu(self.gate(x)) * self.expand(x))
+
+
+# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
+class ModernAttention(nn.Module):
+    """Causal attention with rotary positions, normalised queries and keys, and shared keys.
+
+    Sources: QK-norm, Henry et al. 2020, arXiv 2010.04245; grouped queries, Ainslie et al. 2023,
+    arXiv 2305.13245.
+    """
+
+    def __init__(self, config: ModernConfig) -> None:
+        super().__init__()
+        self.config, self.head_dim = config, config.emb_dim // config.n_heads
+        shared_dim = config.n_kv_heads * self.head_dim
+        self.queries = nn.Linear(config.emb_dim, config.emb_dim, bias=False)
+        self.keys = nn.Linear(config.emb_dim, shared_dim, bias=False)
+        self.values = nn.Linear(config.emb_dim, shared_dim, bias=False)
+        self.query_norm, self.key_norm = RMSNorm(self.head_dim), RMSNorm(self.head_dim)
+        self.out_proj = nn.Linear(config.emb_dim, config.emb_dim, bias=False)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        """(batch, tokens, emb_dim) → the same shape; with a cache as in MultiHeadAttention."""
+        batch, tokens, _ = x.shape
+        start = cache.length if cache else 0
+        # each (batch, heads, tokens, head_dim), with fewer heads of keys and values
+        queries, keys, values = (
+            part(x).view(batch, tokens, -1, self.head_dim).transpose(1, 2)
+            for part in (self.queries, self.keys, self.values)
+        )
+        positions = torch.arange(start, start + tokens, device=x.device)
+        cos, sin = rotary_table(positions, self.head_dim, self.config.rotary_base)
+        queries = rotate(self.query_norm(queries), cos, sin)
+        keys = rotate(self.key_norm(keys), cos, sin)
+        if cache:
+            keys, values = cache.extend(layer, keys, values)
+        mask = None
+        if start and tokens > 1:
+            mask = torch.ones(tokens, start + tokens, dtype=torch.bool, device=x.device).tril(start)
+        context = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=start == 0 and tokens > 1,
+            enable_gqa=True,
+        )
+        return self.out_proj(context.transpose(1, 2).reshape(batch, tokens, -1))
+
+
+# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
+class ModernBlock(nn.Module):
+    """The block of chapter 3 with new parts in the old places."""
+
+    def __init__(self, config: ModernConfig) -> None:
+        super().__init__()
+        hidden_dim = config.hidden_dim or 8 * config.emb_dim // 3
+        self.norm1, self.norm2 = RMSNorm(config.emb_dim), RMSNorm(config.emb_dim)
+        self.attention = ModernAttention(config)
+        self.feed_forward = SwiGLU(config.emb_dim, hidden_dim)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        """(batch, tokens, emb_dim) → the same shape."""
+        x = x + self.attention(self.norm1(x), cache, layer)
+        return x + self.feed_forward(self.norm2(x))
+
+
+# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
+class ModernGPT(nn.Module):
+    """Token ids in, logits out, as GPTModel; used with the same generate, train and cache."""
+
+    def __init__(self, config: ModernConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.emb_dim)
+        self.blocks = nn.ModuleList(ModernBlock(config) for _ in range(config.n_layers))
+        self.final_norm = RMSNorm(config.emb_dim)
+        self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:  # residual projections smaller, as in GPT-2
+                depth = (2 * config.n_layers) ** -0.5 if "out_proj" in name else 1.0
+                nn.init.normal_(parameter, std=config.init_std * depth)
+        if config.tie_weights:
+            self.head.weight = self.token_embedding.weight
+
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """(batch, tokens) int64 → logits (batch, tokens, vocab_size); raises as GPTModel."""
+        GPTModel._check(self, ids, cache.length if cache else 0)
+        x = self.token_embedding(ids)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, cache, layer)
+        if cache:
+            cache.length += ids.shape[1]
+        return self.head(self.final_norm(x))
