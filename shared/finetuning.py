@@ -161,6 +161,20 @@ def log_odds(classifier: Classifier, rows: Sequence[Sequence[int]], batch_size: 
     return result
 
 
+# built in: 05_finetune_classification/spam_classifier.ipynb
+def best_threshold(odds: Tensor, classes: Sequence[int]) -> float:
+    """The middle of the thresholds (from -8 to 8 nats) on the log odds with the best F1.
+
+    To be chosen on a validation part: training makes a model too sure of itself.
+    """
+    f1 = {
+        threshold: classification_scores((odds > threshold).int().tolist(), classes)["F1"]
+        for threshold in torch.linspace(-8, 8, 129).tolist()
+    }
+    best = [threshold for threshold, score in f1.items() if score == max(f1.values())]
+    return best[len(best) // 2]
+
+
 def save_classifier(path: Path, classifier: Classifier, **notes: object) -> None:
     """Write a classifier with its configuration, its pooling and JSON-ready `notes`."""
     labels = classifier.label_head.out_features
