@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 from shared.datasets import FetchError, load_text, pretraining_documents  # noqa: E402
 from shared.generate import generate  # noqa: E402
 from shared.gpt import GPTConfig, GPTModel  # noqa: E402
+from shared.tests.peers import hugging_face_gpt2  # noqa: E402
 from shared.tokenizers import END_OF_TEXT, BPETokenizer, course_tokenizer  # noqa: E402
 from shared.training import next_token_loss  # noqa: E402
 
@@ -201,26 +202,6 @@ def gpt(quick: bool) -> Iterator[Row]:
     yield caching(middle, new=8 if quick else 511, rounds=1 if quick else 3)
 
 
-def peer(config: GPTConfig) -> Any:
-    """Hugging Face's GPT-2 of a configuration."""
-    import transformers
-
-    return transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.context_length,
-            n_embd=config.emb_dim,
-            n_layer=config.n_layers,
-            n_head=config.n_heads,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=0,
-            eos_token_id=None,
-        )
-    )
-
-
 def train_some(model: torch.nn.Module, logits_of: Callable, steps: int) -> Callable[[], int]:
     """A function that trains on random ids, 16 windows of 128 at a time, and returns the tokens."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
@@ -239,7 +220,7 @@ def train_some(model: torch.nn.Module, logits_of: Callable, steps: int) -> Calla
 
 def training(config: GPTConfig, steps: int, rounds: int) -> Row:
     """Tokens per second in training, ours over theirs; both eager, the same optimizer and loss."""
-    ours, theirs = GPTModel(config), peer(config).train()
+    ours, theirs = GPTModel(config), hugging_face_gpt2(config).train()
     (slow, done), (fast, also) = take_turns(
         rounds,
         train_some(theirs, lambda ids: theirs(ids, use_cache=False).logits, steps),
@@ -264,7 +245,7 @@ def compiled(config: GPTConfig, steps: int, rounds: int) -> Row:
 
 def generation(config: GPTConfig, new: int, rounds: int) -> Row:
     """How many times as long transformers takes for the same greedy text, both with a cache."""
-    ours, theirs = GPTModel(config).eval(), peer(config).eval()
+    ours, theirs = GPTModel(config).eval(), hugging_face_gpt2(config)
     prompt = torch.arange(16)[None]
     settings = {"max_new_tokens": new, "do_sample": False, "pad_token_id": 0}
     (slow, long), (fast, text) = take_turns(

@@ -9,6 +9,7 @@ import torch
 
 from shared.attention import KVCache, MultiHeadAttention, attention_weights
 from shared.gpt import PRESETS, GPTConfig, GPTModel, count_parameters
+from shared.tests.peers import hugging_face_gpt2
 
 VOCAB, CONTEXT = 50, 24
 
@@ -214,21 +215,10 @@ def transformers():
     return pytest.importorskip("transformers", reason="pip install transformers to compare with it")
 
 
-def as_hugging_face(transformers, model: GPTModel):
+def as_hugging_face(model: GPTModel):
     """A GPT2LMHeadModel with the weights of ours."""
     config = model.config
-    theirs = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.context_length,
-            n_embd=config.emb_dim,
-            n_layer=config.n_layers,
-            n_head=config.n_heads,
-            tie_word_embeddings=config.tie_weights,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    ).eval()
+    theirs = hugging_face_gpt2(config)
     ours = model.state_dict()
     names = {"wte": "token_embedding", "wpe": "position_embedding", "ln_f": "final_norm"}
     for i in range(config.n_layers):
@@ -265,7 +255,7 @@ def as_hugging_face(transformers, model: GPTModel):
 )
 def test_logits_equal_hugging_face(transformers, changes: dict) -> None:
     model = lively_model(**changes)
-    theirs = as_hugging_face(transformers, model)
+    theirs = as_hugging_face(model)
     config = model.config
     ids = random_ids(3, config.context_length, vocab_size=config.vocab_size)
     ours = model(ids)

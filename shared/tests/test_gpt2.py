@@ -30,6 +30,7 @@ from shared import downloads, weights
 from shared.attention import KVCache
 from shared.downloads import GPT2, ROOT, FetchError, fetch_gpt2
 from shared.gpt import PRESETS, GPTConfig, GPTModel, count_parameters
+from shared.tests.peers import hugging_face_gpt2
 from shared.weights import gpt2_config, gpt2_path, load_gpt2, read_gpt2
 
 CONFIG = GPTConfig(50, 12, emb_dim=32, n_heads=4, n_layers=2, drop_rate=0.0)
@@ -85,19 +86,9 @@ def transformers() -> ModuleType:
     return pytest.importorskip("transformers", reason="pip install transformers to compare with it")
 
 
-def hugging_face_model(transformers: ModuleType, config: GPTConfig):
+def hugging_face_model(config: GPTConfig):
     """A GPT2LMHeadModel in which every number is random, gains and biases too."""
-    model = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.context_length,
-            n_embd=config.emb_dim,
-            n_layer=config.n_layers,
-            n_head=config.n_heads,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    ).eval()
+    model = hugging_face_gpt2(config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -132,7 +123,7 @@ def as_on_the_hub(saved: Path, config: GPTConfig) -> Path:
 def test_logits_equal_hugging_face(
     transformers: ModuleType, tmp_path: Path, config: GPTConfig
 ) -> None:
-    theirs = hugging_face_model(transformers, config)
+    theirs = hugging_face_model(config)
     theirs.save_pretrained(tmp_path)
     saved = tmp_path / "model.safetensors"
     assert all(name.startswith("transformer.") for name in load_file(saved))
