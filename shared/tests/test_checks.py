@@ -59,6 +59,25 @@ MISTAKES = {
         (torch.arange(size)[:, None] - torch.arange(size)).abs()
     ],  # the future is open
     "2.8": lambda function, x: False,
+    "3.1": lambda x, gain, bias: (
+        (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-5).sqrt() * gain + bias
+    ),  # the unbiased variance
+    "3.2": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    "3.3": lambda d: 12 * d * d,  # the matrices only
+    "3.4": lambda w, n: (w**n, 1 + w**n),
+    "3.5": lambda n_layers, d, vocab_size, context: (
+        2 * (12 * d * d * n_layers + d * vocab_size) + 2 * d * context * n_layers
+    ),  # the scores without the mixing
+    "3.6": lambda n_layers, n_kv_heads, head_dim, tokens, batch, bytes_each: (
+        n_layers * n_kv_heads * head_dim * tokens * batch * bytes_each
+    ),
+    "3.7": lambda new, stored: torch.ones(new, stored + new, dtype=torch.bool).tril(),
+    "3.8": lambda real: torch.arange(real.shape[1]).expand(real.shape) * real,
+    "3.9": lambda x, eps: x / (x.norm(dim=-1, keepdim=True) + eps),
+    "3.10": lambda x, position, base: (
+        (angles := position * base ** (-2 * torch.arange(len(x) // 2) / len(x))).repeat(2).cos() * x
+        + angles.repeat(2).sin() * x.roll(1)
+    ),
     "5.1": (0.88, 0.6, 0.75),  # precision and recall changed places
     "5.2": lambda guesses, labels: (
         sum(g == y for g, y in zip(guesses, labels, strict=True)) / len(labels)
