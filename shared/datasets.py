@@ -517,9 +517,10 @@ class MessageBatches:
             raise ValueError(
                 f"class {missing[0]} has no example: nothing could be learned about it"
             )
-        everything = [np.arange(len(self.rows))]
-        self.groups = [np.flatnonzero(self.labels == c) for c in range(len(counts))]
-        self.groups = self.groups if balanced else everything
+        if balanced:
+            self.groups = [np.flatnonzero(self.labels == label) for label in range(len(counts))]
+        else:
+            self.groups = [np.arange(len(self.rows))]
         if batch_size < 1 or batch_size % len(self.groups):
             raise ValueError(
                 f"{batch_size=} cannot be shared equally by {len(self.groups)} classes: "

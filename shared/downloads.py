@@ -22,13 +22,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
-from huggingface_hub import constants as hub
-from huggingface_hub import (
-    get_hf_file_metadata,
-    hf_hub_download,
-    hf_hub_url,
-    try_to_load_from_cache,
-)
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
@@ -412,6 +405,8 @@ def fetch_gpt2(size: str) -> Path:
 
 
 def _from_hubs_cache(repository: str, commit: str) -> Path:
+    from huggingface_hub import try_to_load_from_cache  # only who wants GPT-2 waits for it
+
     # Not hf_hub_download(local_files_only=True), which may ask the hub about something else.
     path = try_to_load_from_cache(repository, "model.safetensors", revision=commit)
     if not isinstance(path, str):
@@ -420,8 +415,10 @@ def _from_hubs_cache(repository: str, commit: str) -> Path:
 
 
 def _from_hub(repository: str, commit: str) -> Path:
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+
     # The client alone would try for minutes, and not say what went wrong.
-    _check_connection(hub.ENDPOINT)
+    _check_connection(constants.ENDPOINT)
     url = hf_hub_url(repository, "model.safetensors", revision=commit)
     _check_connection(get_hf_file_metadata(url, timeout=CONNECT_SECONDS).location)
     # Whatever the cache has is wrong, or it would have been taken.
