@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections import Counter
 from itertools import pairwise
@@ -78,6 +79,27 @@ MISTAKES = {
         (angles := position * base ** (-2 * torch.arange(len(x) // 2) / len(x))).repeat(2).cos() * x
         + angles.repeat(2).sin() * x.roll(1)
     ),
+    "4.1": lambda logits, targets: torch.nn.functional.cross_entropy(
+        logits.clamp(max=80), targets
+    ),  # a silent clip instead of a safe sum
+    "4.2": lambda nats, tokens, characters: nats / math.log(2) * characters / tokens,
+    "4.3": lambda step, steps, max_lr, warmup: (
+        max_lr * min((step + 1) / warmup, (steps - step) / steps)
+    ),
+    "4.4": lambda w, g, mean, square, step, lr, b1, b2, decay: (
+        w * (1 - lr * decay)
+        - lr * (b1 * mean + (1 - b1) * g) / ((b2 * square + (1 - b2) * g**2).sqrt() + 1e-8),
+        b1 * mean + (1 - b1) * g,
+        b2 * square + (1 - b2) * g**2,
+    ),  # the averages begin at 0, and nobody mends it
+    "4.5": lambda gradients, limit: [g * min(1, limit / float(g.norm())) for g in gradients],
+    "4.6": lambda gradients, counts: sum(gradients) / len(gradients),
+    "4.7": lambda logits, temperature, top_k: torch.softmax(
+        torch.where(logits < logits.topk(top_k).values[-1], 0.0, logits) / temperature, -1
+    ),  # 0 is a logit like any other
+    "4.8": lambda chances, p: torch.where(chances.cumsum(-1) < p, chances, 0.0),  # unsorted
+    "4.9": lambda matrix, rounds: matrix / matrix.norm(),
+    "4.10": lambda parameters: 4 * parameters / 1e9,  # the weights alone
     "5.1": (0.88, 0.6, 0.75),  # precision and recall changed places
     "5.2": lambda guesses, labels: (
         sum(g == y for g, y in zip(guesses, labels, strict=True)) / len(labels)
