@@ -1,4 +1,4 @@
-"""The command-line door: `python -m shared run`, `check` and `download`.
+"""The command-line door: `python -m shared run`, `check`, `download`, `slides`.
 
 Notable: `run` executes the notebooks themselves, in the order of the course, so that what you
 study and what you run are one; a notebook that fails is named and the others go on. Only the
@@ -381,6 +381,15 @@ def download(args: argparse.Namespace) -> int:
 # ---------------------------------------------------------------------------------------------
 
 
+def slides(args: argparse.Namespace) -> int:
+    """Write the notebooks of the chapters as slides, from the outputs that are stored in them."""
+    from shared.slides import write_slides
+
+    for path in find_notebooks(args.chapters):
+        print(write_slides(path, args.to / path.parent.name), flush=True)
+    return 0
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m shared", description="Run, check and equip the course."
@@ -418,6 +427,21 @@ def make_parser() -> argparse.ArgumentParser:
         help="GPT-2's weights, too: 124M (0.5 GB), 355M, 774M or 1558M; may be repeated",
     )
     command.set_defaults(function=download)
+
+    command = commands.add_parser(
+        "slides",
+        help="the chapters as talks: one HTML file per notebook",
+        description="Write each notebook as slides, with the outputs stored in it. A file holds "
+        "all it needs: open it in any browser, offline. Arrow keys and space go on, F fills the "
+        "screen, O shows an overview.",
+    )
+    command.add_argument(
+        "chapters", nargs="*", metavar="chapter", type=chapter, help="such as bigram or 04"
+    )
+    command.add_argument(
+        "--to", type=Path, metavar="DIR", default=ROOT / "build" / "slides", help="build/slides"
+    )
+    command.set_defaults(function=slides)
     return parser
 
 

@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 from shared.datasets import FetchError, load_text, pretraining_documents  # noqa: E402
 from shared.generate import generate  # noqa: E402
 from shared.gpt import GPTConfig, GPTModel  # noqa: E402
+from shared.shards import encode_parallel  # noqa: E402
 from shared.tests.peers import hugging_face_gpt2  # noqa: E402
 from shared.tokenizers import END_OF_TEXT, BPETokenizer, course_tokenizer  # noqa: E402
 from shared.training import next_token_loss  # noqa: E402
@@ -188,6 +189,23 @@ def rust_encoder(name: str, texts: list[str], rounds: int) -> Row:
 # ---------------------------------------------------------------------------------------------
 # The GPT
 # ---------------------------------------------------------------------------------------------
+
+
+@benchmark
+def shards(quick: bool) -> Iterator[Row]:
+    """Text to ids by several processes, in a stream, against tiktoken's own threads on a list."""
+    tokenizer, workers = course_tokenizer().to_tiktoken(), os.cpu_count() or 1
+    texts = pretraining_documents("train")[: 50 if quick else None] * (1 if quick else 20)
+    (threads, theirs), (processes, ours) = take_turns(
+        1 if quick else 3,
+        lambda: sum(map(len, tokenizer.encode_ordinary_batch(texts, num_threads=workers))),
+        lambda: sum(len(ids) - 1 for ids in encode_parallel(texts, tokenizer, workers)),
+    )
+    assert ours == theirs
+    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+    what = f"{megabytes:.0f} MB to ids, {workers} workers: MB/s of ours / of tiktoken's threads"
+    note = f"{megabytes / processes:.1f} / {megabytes / threads:.1f} MB/s"
+    yield Row(what, threads / processes, note, at_least=0.5)
 
 
 @benchmark

@@ -1,0 +1,410 @@
+"""Token shards: a corpus of any size as files of token ids, and batches read from them.
+
+Notable: documents stream through, so memory does not grow with the corpus. Every n-th document is
+for validation and lies in a file of its own, so no window crosses that border. A shard counts from
+the moment the index names it, and the index is written last: a run that was cut off goes on behind
+its last whole shard. Ids are 16-bit, so a vocabulary has at most 65,536 tokens.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import itertools
+import json
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.files import write_atomically
+from shared.tokenizers import END_OF_TEXT
+
+if TYPE_CHECKING:  # worker processes only encode; they start faster without PyTorch
+    import tiktoken
+    from torch import Tensor
+
+INDEX = "index.json"
+SPLITS = ("train", "val")
+CHUNK = 2**20  # bytes read at once, and characters sent to a worker at once
+ID = np.dtype("<u2")  # little-endian on every machine
+
+
+# -- documents --------------------------------------------------------------------------------
+
+
+# built in: 04_pretraining/web_scale.ipynb
+def split_stream(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
+    """Cut a stream of bytes at a separator that may lie across two chunks; no empty pieces."""
+    rest = b""
+    for chunk in chunks:
+        *pieces, rest = (rest + chunk).split(separator)
+        yield from filter(bytes.strip, pieces)
+    if rest.strip():
+        yield rest
+
+
+def _read(path: Path, read: Callable[[], bytes]) -> Iterator[bytes]:
+    """What `read` gives until it gives nothing; a damaged gzip file is an error that names it."""
+    try:
+        yield from iter(read, b"")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}): get it again") from error
+
+
+class Documents:
+    """The documents of text files and JSONL files (also gzipped), one at a time.
+
+    A text file is cut at `separator`; a JSONL file has one object a line, its text under `field`.
+    Bytes that are no UTF-8, and halves of surrogate pairs, become U+FFFD (�); `replaced` counts
+    the documents in which that happened. Iterating again begins again. Raises FileNotFoundError
+    for a missing file, and ValueError, with file and line, for a line that holds no text.
+    """
+
+    def __init__(
+        self, paths: Sequence[str | Path], separator: str = END_OF_TEXT, field: str = "text"
+    ) -> None:
+        self.paths = [Path(path) for path in paths]
+        if missing := [str(path) for path in self.paths if not path.is_file()]:
+            raise FileNotFoundError(f"there is no file {missing[0]}: check the path")
+        if not separator:
+            raise ValueError(f"{separator=} must not be empty: give what stands between documents")
+        self.separator, self.field, self.replaced = separator, field, 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.replaced = 0
+        for path in self.paths:
+            name = path.name.removesuffix(".gz")
+            with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+                if name.endswith((".jsonl", ".ndjson")):
+                    yield from self._json_lines(path, _read(path, file.readline))
+                else:
+                    for document in split_stream(
+                        _read(path, lambda file=file: file.read(CHUNK)), self.separator.encode()
+                    ):
+                        yield self._decoded(document).strip()
+
+    def _json_lines(self, path: Path, file: Iterable[bytes]) -> Iterator[str]:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            before = self.replaced
+            try:
+                entry = json.loads(self._decoded(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number} is no JSON: {error}") from error
+            text = entry.get(self.field) if isinstance(entry, dict) else None
+            if not isinstance(text, str):
+                found = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
+                raise ValueError(
+                    f"{path}, line {number} has no text under {self.field!r} but {found}: "
+                    f"name the right field"
+                )
+            whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            self.replaced = before + (self.replaced > before or whole != text)
+            if whole.strip():
+                yield whole
+
+    def _decoded(self, data: bytes) -> str:
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            self.replaced += 1
+            return data.decode("utf-8", "replace")
+
+
+HUB = {  # name: the data set on the Hugging Face hub, its configuration, and the field of the text
+    "openwebtext": ("Skylion007/openwebtext", None, "text"),
+    "fineweb-edu": ("HuggingFaceFW/fineweb-edu", "sample-10BT", "text"),
+    "tinystories": ("roneneldan/TinyStories", None, "text"),
+}
+
+
+def stream(name: str) -> Iterator[str]:
+    """The documents of a corpus on the Hugging Face hub, streamed: nothing is kept on the disk.
+
+    Raises ValueError for an unknown name, ImportError without the library `datasets`.
+    """
+    if name not in HUB:
+        raise ValueError(f"unknown corpus {name!r}: choose one of {', '.join(HUB)}")
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError("streaming needs one more library: pip install datasets") from error
+    repository, configuration, field = HUB[name]
+    rows = datasets.load_dataset(repository, configuration, split="train", streaming=True)
+    return (row[field] for row in rows)
+
+
+# -- writing ----------------------------------------------------------------------------------
+
+
+def fingerprint(tokenizer: tiktoken.Encoding) -> str:
+    """A short hash of a vocabulary: equal only if every token has the same id."""
+    digest = hashlib.sha256()
+    for token in tokenizer.token_byte_values():
+        digest.update(b"%d %s " % (tokenizer.encode_single_token(token), token))
+    return digest.hexdigest()[:16]
+
+
+_encoder = None  # the tokenizer of a worker process
+
+
+def start_worker(tokenizer: tiktoken.Encoding) -> None:
+    """Keep the tokenizer in this process: it is sent once, not with every chunk."""
+    global _encoder
+    _encoder = tokenizer
+
+
+def encode_chunk(documents: list[str]) -> list[np.ndarray]:
+    """The ids of some documents, each behind an <|endoftext|>; special tokens are plain text."""
+    eot = _encoder.eot_token
+    return [np.array([eot, *_encoder.encode_ordinary(text)], dtype=ID) for text in documents]
+
+
+# built in: 04_pretraining/web_scale.ipynb
+def in_chunks(documents: Iterable[str], size: int = CHUNK) -> Iterator[list[str]]:
+    """Lists of documents of some `size` characters together."""
+    chunk, length = [], 0
+    for document in documents:
+        chunk.append(document)
+        length += len(document)
+        if length >= size:
+            yield chunk
+            chunk, length = [], 0
+    if chunk:
+        yield chunk
+
+
+# built in: 04_pretraining/web_scale.ipynb
+def encode_parallel(
+    documents: Iterable[str], tokenizer: tiktoken.Encoding, workers: int
+) -> Iterator[np.ndarray]:
+    """The ids of every document, in order, each behind an <|endoftext|>, by several processes.
+
+    Only a few chunks are under way at any time, however fast the documents come.
+    """
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=start_worker, initargs=(tokenizer,)
+    ) as pool:
+        under_way = deque()
+        for chunk in in_chunks(documents):
+            under_way.append(pool.submit(encode_chunk, chunk))
+            if len(under_way) > 2 * workers:
+                yield from under_way.popleft().result()
+        while under_way:
+            yield from under_way.popleft().result()
+
+
+def read_index(folder: Path) -> dict | None:
+    """The index of a folder of shards, or None where there is none yet."""
+    path = Path(folder) / INDEX
+    if not path.exists():
+        return None
+    try:
+        index = json.loads(path.read_text())
+        index["shards"], index["tokenizer"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no index of shards: remove the folder, start afresh"
+        ) from error
+    return index
+
+
+def save_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; OSError says what to do when the disk is full."""
+    try:
+        write_atomically(path, lambda file: file.write(data))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"no space left for {len(data) / 1e6:.1f} MB of {path}: make room and run again; "
+            f"all shards in the index are whole",
+        ) from error
+
+
+# built in: 04_pretraining/web_scale.ipynb
+def write_shard(folder: Path, number: int, parts: dict[str, list[np.ndarray]]) -> dict:
+    """Write the ids of some documents, one file per split, and return their entry of the index."""
+    files = {}
+    for split, documents in parts.items():
+        if documents:
+            data = np.concatenate(documents).tobytes()
+            name = f"{split}-{number:05d}.bin"
+            save_whole(folder / name, data)
+            files[split] = {
+                "file": name,
+                "tokens": len(data) // ID.itemsize,
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+    return {"documents": sum(map(len, parts.values())), "files": files}
+
+
+def write_shards(
+    documents: Iterable[str],
+    folder: str | Path,
+    tokenizer: tiktoken.Encoding,
+    shard_tokens: int = 2**24,
+    val_every: int = 100,
+    workers: int | None = None,
+) -> dict:
+    """Write a stream of documents as shards into `folder` and return the index.
+
+    A shard holds whole documents, `shard_tokens` or a little more; every `val_every`-th document
+    goes to its validation file. If the folder holds shards already, the documents behind them are
+    read over, and writing goes on: give the same documents in the same order. Raises ValueError
+    for an empty source, a vocabulary too large for 16 bits, or a folder begun in another way.
+    """
+    folder = Path(folder)
+    if tokenizer.n_vocab > 2**16:
+        raise ValueError(f"{tokenizer.n_vocab:,} tokens: ids of 16 bits reach to 65,536")
+    if shard_tokens < 1 or val_every < 2:
+        raise ValueError(f"{shard_tokens=} must be at least 1 and {val_every=} at least 2")
+    made_with = {
+        "tokenizer": {
+            "name": tokenizer.name,
+            "vocab_size": tokenizer.n_vocab,
+            "hash": fingerprint(tokenizer),
+        },
+        "val_every": val_every,
+    }
+    index = read_index(folder) or made_with | {"shards": [], "complete": False}
+    for key, value in made_with.items():
+        if index.get(key) != value:
+            raise ValueError(
+                f"the shards in {folder} were made with {key} {index.get(key)}, this run has "
+                f"{value}: take the same, or another folder"
+            )
+    for left_over in folder.glob(".*.part"):  # of a process that was killed while writing
+        left_over.unlink()
+    texts = (text for text in documents if text.strip())
+    done = _read_over(texts, folder, index, tokenizer)
+    index["complete"] = False
+    parts, size = {split: [] for split in SPLITS}, 0
+    encoded = encode_parallel(texts, tokenizer, workers or os.cpu_count() or 1)
+    for number, ids in enumerate(encoded, start=done):
+        parts["val" if number % val_every == val_every - 1 else "train"].append(ids)
+        size += len(ids)
+        if size >= shard_tokens:
+            _add(folder, index, parts)
+            parts, size = {split: [] for split in SPLITS}, 0
+    if size:
+        _add(folder, index, parts)
+    if not index["shards"]:
+        raise ValueError("the source is empty: not a single document with text in it")
+    index |= {"complete": True, "replaced": getattr(documents, "replaced", 0)}
+    save_whole(folder / INDEX, json.dumps(index, indent=1).encode())
+    return index
+
+
+def _read_over(
+    texts: Iterator[str], folder: Path, index: dict, tokenizer: tiktoken.Encoding
+) -> int:
+    """Skip the documents that are in shards already, and return how many they are."""
+    done = sum(shard["documents"] for shard in index["shards"])
+    skipped = 0
+    for skipped, text in enumerate(itertools.islice(texts, done), start=1):  # noqa: B007
+        if skipped == 1:
+            ids = tokenizer.encode_ordinary(text)
+            written = np.memmap(folder / index["shards"][0]["files"]["train"]["file"], ID, "r")
+            if written[1 : 1 + len(ids)].tolist() != ids:
+                raise ValueError(
+                    f"the shards in {folder} begin with another document than this source: "
+                    f"give the same source, or another folder"
+                )
+    if skipped < done:
+        raise ValueError(
+            f"the shards in {folder} hold {done:,} documents, this source has only {skipped:,}: "
+            f"give the same source, or another folder"
+        )
+    return done
+
+
+def _add(folder: Path, index: dict, parts: dict[str, list[np.ndarray]]) -> None:
+    index["shards"].append(write_shard(folder, len(index["shards"]), parts))
+    save_whole(folder / INDEX, json.dumps(index, indent=1).encode())
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+# built in: 04_pretraining/web_scale.ipynb
+class ShardBatches:
+    """batches[step] -> (inputs, targets), each (batch_size, context_length) int64.
+
+    Windows begin anywhere in the tokens of one split, each place as likely as any other, and never
+    reach from one file into the next. Step s is a pure function of (seed, s), so there is no state
+    to save. The files are memory-mapped: only what is read is loaded. Raises FileNotFoundError
+    without an index, and ValueError for a folder that is not complete, another tokenizer, a damaged
+    file, or too few tokens.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str,
+        context_length: int,
+        batch_size: int,
+        seed: int = 123,
+        tokenizer: tiktoken.Encoding | None = None,
+    ) -> None:
+        folder, index = Path(folder), read_index(Path(folder))
+        if index is None:
+            raise FileNotFoundError(f"there are no shards in {folder}: make them with write_shards")
+        if not index["complete"]:
+            raise ValueError(f"the shards in {folder} are not complete: run write_shards again")
+        if tokenizer and index["tokenizer"]["hash"] != fingerprint(tokenizer):
+            raise ValueError(
+                f"the shards in {folder} were made with the tokenizer "
+                f"{index['tokenizer']['name']!r}, not with this {tokenizer.name!r}"
+            )
+        files = [shard["files"][split] for shard in index["shards"] if split in shard["files"]]
+        self.shards = [open_shard(folder, entry) for entry in files]
+        self.shards = [ids for ids in self.shards if len(ids) > context_length]
+        self.ends = np.cumsum([len(ids) - context_length for ids in self.shards])
+        if not self.shards:
+            raise ValueError(
+                f"no file of {split!r} in {folder} has more than {context_length} tokens: take a "
+                f"shorter context_length, or more documents"
+            )
+        self.context_length, self.batch_size, self.seed = context_length, batch_size, seed
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        import torch
+
+        if step < 0:
+            raise IndexError(f"{step=}: steps count from 0")
+        random = np.random.default_rng((self.seed, step))
+        places = random.integers(0, self.ends[-1], self.batch_size)
+        windows = np.empty((self.batch_size, self.context_length + 1), dtype=np.int64)
+        for row, place in enumerate(places):
+            number = np.searchsorted(self.ends, place, side="right")
+            first = place - (self.ends[number - 1] if number else 0)
+            windows[row] = self.shards[number][first : first + self.context_length + 1]
+        windows = torch.from_numpy(windows)
+        return windows[:, :-1], windows[:, 1:]
+
+
+# built in: 04_pretraining/web_scale.ipynb
+def open_shard(folder: Path, entry: dict) -> np.ndarray:
+    """The ids of a file of the index, memory-mapped, after its sha256 has been checked."""
+    path = folder / entry["file"]
+    if not path.exists():
+        raise ValueError(f"{path} is missing: remove the folder and make the shards anew")
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != entry["sha256"]:
+        raise ValueError(
+            f"{path} is damaged (sha256 {found[:12]}…, the index says {entry['sha256'][:12]}…): "
+            f"remove the folder and make the shards anew"
+        )
+    return np.memmap(path, dtype=ID, mode="r")

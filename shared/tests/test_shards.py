@@ -1,0 +1,418 @@
+"""Token shards: documents in, windows out, and nothing lost when something goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shared import files, shards
+from shared.shards import (
+    HUB,
+    Documents,
+    ShardBatches,
+    fingerprint,
+    in_chunks,
+    open_shard,
+    read_index,
+    split_stream,
+    stream,
+    write_shards,
+)
+from shared.tokenizers import END_OF_TEXT, BPETokenizer, course_tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKENIZER = course_tokenizer().to_tiktoken()
+EOT = TOKENIZER.eot_token
+TALES = [f"Tale {number}: a hen and {number} eggs." for number in range(250)]
+
+
+def tokens_of(folder: Path, split: str) -> list[int]:
+    index = read_index(folder)
+    files = [shard["files"][split] for shard in index["shards"] if split in shard["files"]]
+    return [int(id) for entry in files for id in open_shard(folder, entry)]
+
+
+def documents_of(folder: Path, split: str) -> list[str]:
+    text = TOKENIZER.decode(tokens_of(folder, split))
+    return text.split(END_OF_TEXT)[1:]
+
+
+# -- documents --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_a_separator_across_two_chunks_still_separates(size: int) -> None:
+    data = b"one<|>two<|><|>  <|>three < | > four"
+    chunks = [data[i : i + size] for i in range(0, len(data), size)]
+    assert list(split_stream(chunks, b"<|>")) == [b"one", b"two", b"three < | > four"]
+
+
+def test_text_files_are_cut_at_the_separator(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"one\n{END_OF_TEXT}\ntwo\n\nstill two\n{END_OF_TEXT}\n \n")
+    assert list(Documents([path])) == ["one", "two\n\nstill two"]
+    assert list(Documents([path], separator="\n\n")) == [
+        f"one\n{END_OF_TEXT}\ntwo",
+        f"still two\n{END_OF_TEXT}",
+    ]
+
+
+def test_json_lines_plain_and_gzipped(tmp_path: Path) -> None:
+    lines = b'{"text": "one"}\n\n{"text": "two\\n", "url": "x"}\n{"text": "  "}\n'
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines))
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"three"))
+    names = ["a.jsonl", "b.jsonl.gz", "c.txt.gz"]
+    documents = Documents([tmp_path / name for name in names])
+    assert list(documents) == ["one", "two\n", "one", "two\n", "three"]
+    assert list(documents) == ["one", "two\n", "one", "two\n", "three"]  # and once more
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('{"text": "cut', "line 2 is no JSON"),
+        ('{"body": "x", "url": "y"}', "line 2 has no text under 'text' but body, url"),
+        ('{"text": 3}', "line 2 has no text under 'text'"),
+        ('["x"]', "line 2 has no text under 'text' but list"),
+    ],
+)
+def test_a_line_without_text_is_named(tmp_path: Path, line: str, complaint: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "fine"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=complaint) as error:
+        list(Documents([path]))
+    assert str(path) in str(error.value)
+
+
+def test_bytes_that_are_no_utf8_are_replaced_and_counted(tmp_path: Path) -> None:
+    text = tmp_path / "a.txt"
+    text.write_bytes(f"fine{END_OF_TEXT}caf\xe9 \xff".encode("latin-1"))
+    lines = tmp_path / "b.jsonl"
+    lines.write_bytes(b'{"text": "half \\ud83d of one"}\n{"text": "\xff"}\n{"text": "fine"}\n')
+    documents = Documents([text, lines])
+    assert list(documents) == ["fine", "caf� �", "half � of one", "�", "fine"]
+    assert documents.replaced == 3
+
+
+def test_a_damaged_archive_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    whole = gzip.compress(os.urandom(100_000))
+    for name, data in {"cut": whole[:5000], "bad": whole[:20] + b"xx" + whole[22:]}.items():
+        path = tmp_path / f"{name}.txt.gz"
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=f"{name}.txt.gz is damaged or cut short"):
+            list(Documents([path], separator="\n\n"))
+    with pytest.raises(FileNotFoundError, match="there is no file .*nothing.txt"):
+        Documents([tmp_path / "nothing.txt"])
+    with pytest.raises(ValueError, match="separator='' must not be empty"):
+        Documents([], separator="")
+
+
+def test_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_dataset(*arguments: object, **options: object):
+        asked.append((arguments, options))
+        return ({"text": f"page {number}"} for number in range(10**12))  # never read to its end
+
+    fake = types.SimpleNamespace(load_dataset=load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    pages = stream("fineweb-edu")
+    assert [next(pages), next(pages)] == ["page 0", "page 1"]
+    (arguments, options) = asked[0]
+    assert arguments == HUB["fineweb-edu"][:2] and options["streaming"] is True
+    with pytest.raises(
+        ValueError, match="unknown corpus 'common-crawl': choose one of openwebtext"
+    ):
+        stream("common-crawl")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match="pip install datasets"):
+        stream("openwebtext")
+
+
+# -- writing ----------------------------------------------------------------------------------
+
+
+def test_chunks_hold_whole_documents_in_order() -> None:
+    chunks = list(in_chunks(["aaaa", "b", "cc", "dddddddd", "e"], size=5))
+    assert chunks == [["aaaa", "b"], ["cc", "dddddddd"], ["e"]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("shard_tokens", [1, 300, 10**6])
+def test_every_document_is_in_one_shard_once(
+    tmp_path: Path, shard_tokens: int, workers: int
+) -> None:
+    tales = TALES[:25] if shard_tokens == 1 else TALES
+    index = write_shards(tales, tmp_path, TOKENIZER, shard_tokens, val_every=10, workers=workers)
+    assert documents_of(tmp_path, "val") == tales[9::10]
+    assert documents_of(tmp_path, "train") == [t for n, t in enumerate(tales) if n % 10 != 9]
+    assert sum(shard["documents"] for shard in index["shards"]) == len(tales)
+    sizes = [sum(entry["tokens"] for entry in shard["files"].values()) for shard in index["shards"]]
+    longest = max(len(TOKENIZER.encode_ordinary(tale)) for tale in tales) + 1
+    assert all(shard_tokens <= size < shard_tokens + longest for size in sizes[:-1])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"index.json"} | {
+        entry["file"] for shard in index["shards"] for entry in shard["files"].values()
+    }
+
+
+def test_special_tokens_in_a_document_are_plain_text(tmp_path: Path) -> None:
+    write_shards([f"before {END_OF_TEXT} after"], tmp_path, TOKENIZER, workers=1)
+    tokens = tokens_of(tmp_path, "train")
+    assert tokens.count(EOT) == 1 and tokens[0] == EOT
+    assert TOKENIZER.decode(tokens[1:]) == f"before {END_OF_TEXT} after"
+
+
+def test_empty_documents_are_left_out_and_an_empty_source_is_refused(tmp_path: Path) -> None:
+    write_shards(["", "one", " \n", "two"], tmp_path / "a", TOKENIZER, workers=1)
+    assert documents_of(tmp_path / "a", "train") == ["one", "two"]
+    with pytest.raises(ValueError, match="the source is empty"):
+        write_shards(["", " "], tmp_path / "b", TOKENIZER, workers=1)
+    assert read_index(tmp_path / "b") is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [({"shard_tokens": 0}, "shard_tokens=0"), ({"val_every": 1}, "val_every=1")],
+)
+def test_senseless_settings_are_refused(tmp_path: Path, settings: dict, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        write_shards(TALES, tmp_path, TOKENIZER, workers=1, **settings)
+
+
+def test_a_vocabulary_beyond_16_bits_is_refused(tmp_path: Path) -> None:
+    large = types.SimpleNamespace(n_vocab=100_277)
+    with pytest.raises(ValueError, match="100,277 tokens: ids of 16 bits reach to 65,536"):
+        write_shards(TALES, tmp_path, large)
+
+
+# -- cut off, and taken up again --------------------------------------------------------------
+
+
+def broken_after(count: int):
+    yield from TALES[:count]
+    raise ConnectionError("the stream ended early")
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 249])
+def test_a_run_goes_on_behind_its_last_whole_shard(
+    tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "CHUNK", 100)
+    options = {"shard_tokens": 200, "val_every": 10, "workers": 1}
+    whole = write_shards(TALES, tmp_path / "whole", TOKENIZER, **options)
+    with pytest.raises(ConnectionError):
+        write_shards(broken_after(count), tmp_path / "b", TOKENIZER, **options)
+    if index := read_index(tmp_path / "b"):
+        assert not index["complete"]
+        with pytest.raises(ValueError, match="not complete"):
+            ShardBatches(tmp_path / "b", "train", 8, 2)
+    assert write_shards(TALES, tmp_path / "b", TOKENIZER, **options) == whole
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_what_was_written_is_not_written_again(tmp_path: Path) -> None:
+    options = {"shard_tokens": 300, "workers": 1}
+    write_shards(TALES[:200], tmp_path, TOKENIZER, **options)
+    times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.bin")}
+    write_shards(TALES, tmp_path, TOKENIZER, **options)  # the source has grown
+    assert documents_of(tmp_path, "train") == [t for n, t in enumerate(TALES) if n % 100 != 99]
+    assert all((tmp_path / name).stat().st_mtime_ns == time for name, time in times.items())
+
+
+def test_another_source_is_refused(tmp_path: Path) -> None:
+    write_shards(TALES, tmp_path, TOKENIZER, workers=1)
+    with pytest.raises(ValueError, match="begin with another document"):
+        write_shards(TALES[1:], tmp_path, TOKENIZER, workers=1)
+    with pytest.raises(ValueError, match="hold 250 documents, this source has only 10"):
+        write_shards(TALES[:10], tmp_path, TOKENIZER, workers=1)
+    with pytest.raises(ValueError, match="made with val_every 100, this run has 50"):
+        write_shards(TALES, tmp_path, TOKENIZER, val_every=50, workers=1)
+    with pytest.raises(ValueError, match="made with tokenizer"):
+        write_shards(TALES, tmp_path, other_tokenizer(), workers=1)
+
+
+def other_tokenizer():
+    return BPETokenizer.train(" ".join(TALES), 300).to_tiktoken("other")
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"shard_tokens": 300, "workers": 1}
+    replace, calls = os.replace, []
+
+    def full(source: str, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(OSError, match="no space left for .* MB of .*: make room and run again"):
+        write_shards(TALES, tmp_path, TOKENIZER, **options)
+    assert not list(tmp_path.glob(".*"))
+    monkeypatch.undo()
+    for shard in read_index(tmp_path)["shards"]:
+        for entry in shard["files"].values():
+            open_shard(tmp_path, entry)
+    write_shards(TALES, tmp_path, TOKENIZER, **options)
+    assert documents_of(tmp_path, "train") == [t for n, t in enumerate(TALES) if n % 100 != 99]
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {root!r})
+from shared.shards import write_shards
+from shared.tokenizers import course_tokenizer
+
+def slowly():
+    for number in range(10**9):
+        yield f"Tale {{number}}: a hen and {{number}} eggs. " * 50
+
+if __name__ == "__main__":
+    write_shards(slowly(), {folder!r}, course_tokenizer().to_tiktoken(), 50_000, workers=1)
+"""
+
+
+def test_a_killed_process_leaves_whole_shards(tmp_path: Path) -> None:
+    folder, script = tmp_path / "shards", tmp_path / "killed.py"
+    script.write_text(KILLED.format(root=str(ROOT), folder=str(folder)))
+    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+    deadline = time.time() + 60
+    while not (index := read_index(folder)) or len(index["shards"]) < 2:
+        assert time.time() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (folder / ".train-00099.bin.1-1.part").write_bytes(b"half")  # as a kill while writing leaves
+    index = read_index(folder)
+    for shard in index["shards"]:
+        for entry in shard["files"].values():
+            assert len(open_shard(folder, entry)) == entry["tokens"]
+    count = sum(shard["documents"] for shard in index["shards"])
+    tales = [f"Tale {number}: a hen and {number} eggs. " * 50 for number in range(count + 3)]
+    after = write_shards(tales, folder, TOKENIZER, 50_000, workers=1)
+    assert after["shards"][: len(index["shards"])] == index["shards"]
+    assert sum(shard["documents"] for shard in after["shards"]) == count + 3
+    assert not list(folder.glob(".*"))
+
+
+MEMORY = """
+import resource, sys
+sys.path.insert(0, {root!r})
+from shared.shards import Documents, write_shards
+from shared.tokenizers import course_tokenizer
+
+if __name__ == "__main__":
+    tokenizer = course_tokenizer().to_tiktoken()
+    write_shards(Documents(sys.argv[2:]), sys.argv[1], tokenizer, 500_000, workers=1)
+    who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    print([resource.getrusage(each).ru_maxrss for each in who])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    text = (ROOT / "data/stories.txt").read_text().replace("\n", END_OF_TEXT)
+    (tmp_path / "part.txt").write_text(text)
+    (tmp_path / "memory.py").write_text(MEMORY.format(root=str(ROOT)))
+    peaks = {}
+    for times in (1, 10):
+        command = [sys.executable, tmp_path / "memory.py", tmp_path / f"shards-{times}"]
+        command += [tmp_path / "part.txt"] * times
+        output = subprocess.run(list(map(str, command)), capture_output=True, check=True, text=True)
+        peaks[times] = json.loads(output.stdout)
+    for once, tenfold in zip(peaks[1], peaks[10], strict=True):
+        assert tenfold < 1.1 * once, peaks
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(TALES, folder, TOKENIZER, shard_tokens=700, val_every=10, workers=1)
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_windows_are_pieces_of_one_file_and_every_place_occurs(folder: Path, split: str) -> None:
+    batches = ShardBatches(folder, split, context_length=16, batch_size=32)
+    files = [shard["files"][split] for shard in read_index(folder)["shards"]]
+    arrays = [open_shard(folder, entry) for entry in files]
+    all_windows = {tuple(ids[i : i + 17].tolist()) for ids in arrays for i in range(len(ids) - 16)}
+    seen = set()
+    for step in range(600):
+        inputs, targets = batches[step]
+        assert inputs.shape == targets.shape == (32, 16) and inputs.dtype == torch.int64
+        assert torch.equal(inputs[:, 1:], targets[:, :-1])
+        seen |= set(map(tuple, torch.cat([inputs, targets[:, -1:]], dim=1).tolist()))
+    assert seen <= all_windows
+    assert len(seen) > 0.98 * len(all_windows)
+
+
+def test_a_step_depends_on_seed_and_step_alone(folder: Path) -> None:
+    settings = {"split": "train", "context_length": 12, "batch_size": 3}
+    one, two = ShardBatches(folder, **settings), ShardBatches(folder, **settings)
+    later = [two[step][0] for step in (7, 3, 7)]
+    assert torch.equal(later[0], one[7][0]) and torch.equal(later[2], one[7][0])
+    assert torch.equal(later[1], one[3][0]) and not torch.equal(one[3][0], one[7][0])
+    assert not torch.equal(ShardBatches(folder, **settings, seed=1)[7][0], one[7][0])
+    with pytest.raises(IndexError, match="step=-1"):
+        one[-1]
+
+
+def test_a_damaged_or_missing_file_is_never_read(tmp_path: Path) -> None:
+    write_shards(TALES, tmp_path, TOKENIZER, workers=1)
+    path = tmp_path / "train-00000.bin"
+    data = bytearray(path.read_bytes())
+    for damaged in (data[:-2], data[:100] + b"\0" + data[101:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="train-00000.bin is damaged .sha256 "):
+            ShardBatches(tmp_path, "train", 8, 2)
+    path.unlink()
+    with pytest.raises(ValueError, match="train-00000.bin is missing"):
+        ShardBatches(tmp_path, "train", 8, 2)
+
+
+def test_another_tokenizer_is_refused(folder: Path) -> None:
+    ShardBatches(folder, "train", 8, 2, tokenizer=TOKENIZER)
+    with pytest.raises(ValueError, match="the tokenizer 'course', not with this 'other'"):
+        ShardBatches(folder, "train", 8, 2, tokenizer=other_tokenizer())
+    assert fingerprint(TOKENIZER) != fingerprint(other_tokenizer())
+    assert fingerprint(TOKENIZER) == fingerprint(course_tokenizer().to_tiktoken("another name"))
+
+
+def test_folders_without_shards_and_too_long_windows_are_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match="there are no shards in"):
+        ShardBatches(tmp_path, "train", 8, 2)
+    (tmp_path / "index.json").write_text("[1, 2")
+    with pytest.raises(ValueError, match=r"index.json is no index of shards"):
+        ShardBatches(tmp_path, "train", 8, 2)
+    with pytest.raises(ValueError, match="no file of 'val' .* has more than 5000 tokens"):
+        ShardBatches(folder, "val", 5000, 2)
+
+
+def test_ids_are_little_endian_16_bit(folder: Path) -> None:
+    entry = read_index(folder)["shards"][0]["files"]["train"]
+    raw = (folder / entry["file"]).read_bytes()
+    assert raw[0] + 256 * raw[1] == EOT and len(raw) == 2 * entry["tokens"]
+    assert np.array_equal(np.frombuffer(raw, "<u2"), open_shard(folder, entry))
