@@ -29,6 +29,7 @@ from nbformat import v4
 from playwright.sync_api import Browser, Locator, expect, sync_playwright
 
 from shared.setup_cell import ROOT
+from shared.slides import write_slides
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -326,3 +327,14 @@ def test_chat_stops(pairs) -> None:
     expect(shown.get_by_role("button", name="send")).to_be_enabled()
     told = transcript.inner_text().rpartition(request[1])[2].strip()
     assert whole.startswith(told) and 0 < len(told) < len(whole)
+
+
+def test_slides_turn_with_the_keys_and_without_a_network(browser: Browser, tmp_path: Path) -> None:
+    talk = write_slides(ROOT / "02_attention" / "attention.ipynb", tmp_path)
+    with browser.new_context(offline=True) as context:
+        page = context.new_page()
+        page.goto(talk.as_uri())
+        expect(page.locator("section.present section.present h1")).to_be_visible()
+        page.keyboard.press("ArrowRight")
+        expect(page).to_have_url(f"{talk.as_uri()}#/1")
+        expect(page.locator("section.present h1")).to_have_count(0)
