@@ -16,7 +16,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import hashlib
 import io
+import json
 import os
 import sys
 import time
@@ -61,14 +63,14 @@ class Recipe:
     clip: float = 1.0
 
 
-RECIPES = {
-    "course": Recipe("course", 4000, 3e-3, global_batch=32, micro_batch=16, warmup=100),
-    # GPT-2's sizes with half a million tokens a step, as GPT-3's paper trains them (Brown et al.
-    # 2020, arXiv 2005.14165, table 2.1); 19,000 steps are ten billion tokens
-    "124M": Recipe("124M", 19_000, 6e-4, global_batch=480, micro_batch=20, warmup=700),
-    "355M": Recipe("355M", 19_000, 3e-4, global_batch=480, micro_batch=10, warmup=700),
-    "774M": Recipe("774M", 19_000, 2.5e-4, global_batch=480, micro_batch=5, warmup=700),
-    "1558M": Recipe("1558M", 19_000, 2e-4, global_batch=480, micro_batch=2, warmup=700),
+RECIPES = {  # the number of small batches in a step divides well among processes
+    "course": Recipe("course", 4000, 3e-3, global_batch=32, micro_batch=4, warmup=100),
+    # GPT-2's sizes with half a million tokens a step, and the rates of GPT-3's models of that size
+    # (Brown et al. 2020, arXiv 2005.14165, table 2.1); 19,073 steps are ten billion tokens
+    "124M": Recipe("124M", 19_073, 6e-4, global_batch=512, micro_batch=8, warmup=715),
+    "355M": Recipe("355M", 19_073, 3e-4, global_batch=512, micro_batch=8, warmup=715),
+    "774M": Recipe("774M", 19_073, 2.5e-4, global_batch=512, micro_batch=4, warmup=715),
+    "1558M": Recipe("1558M", 19_073, 2e-4, global_batch=512, micro_batch=2, warmup=715),
 }
 
 
@@ -78,9 +80,12 @@ class Processes:
     def __init__(self) -> None:
         self.rank = int(os.environ.get("RANK", 0))
         self.count = int(os.environ.get("WORLD_SIZE", 1))
-        self.device = pick_device()
-        if self.device.type == "cuda":
-            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        try:
+            self.device = pick_device()
+        except RuntimeError as error:
+            raise ValueError(error) from error
+        if self.device.type == "cuda" and "LOCAL_RANK" in os.environ:
+            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(self.device)
         if self.count > 1:
             distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
@@ -126,9 +131,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name in ("steps", "global_batch", "micro_batch"):
         if getattr(recipe, name) < 1:
             parser.error(f"--{name.replace('_', '-')} is {getattr(recipe, name)}: at least 1")
-    for name in ("eval_every", "eval_batches", "save_every"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} is {getattr(args, name)}: at least 1")
+    for name in ("eval_every", "eval_batches", "save_every", "stop_after", "context"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} is {value}: at least 1")
+    if recipe.warmup < 0:
+        parser.error(f"--warmup is {recipe.warmup}: at least 0")
+    for name, value in {"max-lr": recipe.max_lr, "tflops": args.tflops}.items():
+        if value <= 0:
+            parser.error(f"--{name} is {value:g}: it must be above 0")
     if recipe.global_batch % recipe.micro_batch:
         parser.error(
             f"--global-batch {recipe.global_batch} is no multiple of --micro-batch "
@@ -148,6 +158,16 @@ def model_config(args: argparse.Namespace) -> GPTConfig:
     return replace(config, vocab_size=index["tokenizer"]["vocab_size"]) if index else config
 
 
+def names(data: Path) -> dict[str, str]:
+    """What a run was made of: the hash of the vocabulary, and one over all files of the shards."""
+    index = read_index(data)
+    shards = json.dumps([shard["files"] for shard in index["shards"]], sort_keys=True)
+    return {
+        "tokenizer": index["tokenizer"]["hash"],
+        "shards": hashlib.sha256(shards.encode()).hexdigest()[:16],
+    }
+
+
 def dry_run(config: GPTConfig, recipe: Recipe, tflops: float) -> str:
     """What a run takes: parameters, memory, time; by formulas, which the text names."""
     with torch.device("meta"):
@@ -158,13 +178,15 @@ def dry_run(config: GPTConfig, recipe: Recipe, tflops: float) -> str:
     # 2 operations per weight forward, 4 backward; attention: scores and mixing, half of them masked
     per_token = 6 * (parameters - config.context_length * width) + 6 * layers * context * width
     kept = recipe.micro_batch * context * (34 * width * layers + 6 * config.vocab_size)
+    parts = recipe.global_batch // recipe.micro_batch
     rate = tflops * 1e12 / per_token
     lines = [
         f"parameters          {parameters:,}",
         f"tokens              {tokens:,} ({recipe.steps:,} steps of {tokens_per_step:,}), "
         f"{tokens / parameters:.1f} per parameter",
         f"memory per process  {16 * parameters / 1e9:.2f} GB for weights, gradients and AdamW (16 "
-        f"bytes each)",
+        f"bytes each;",
+        "                    20 with several processes, which send gradients out of a copy)",
         f"                    {kept / 1e9:.2f} GB for what backward needs of {recipe.micro_batch} "
         f"windows (34 bytes per layer,",
         "                    dimension and token, Korthikanti et al. 2022; 6 per logit), in bf16",
@@ -174,8 +196,15 @@ def dry_run(config: GPTConfig, recipe: Recipe, tflops: float) -> str:
     for gpus in (1, 8, 64):
         name = f"{gpus} GPU{'s' if gpus > 1 else ''}"
         hours = tokens / rate / gpus / 3600
-        lines.append(f"{name:19} {hours:,.1f} hours = {hours / 24:,.2f} days")
+        share = "" if parts % gpus == 0 else " (not with this --micro-batch)"
+        lines.append(f"{name:19} {hours:,.1f} hours = {hours / 24:,.3f} days{share}")
     return "\n".join(lines)
+
+
+def in_half(device: torch.device) -> torch.autocast:
+    """Half precision where the device is good at it, as in shared.training."""
+    half = half_precision(device)
+    return torch.autocast(device.type, dtype=half, enabled=half is not None)
 
 
 @torch.no_grad()
@@ -187,7 +216,8 @@ def validation_loss(
     total = torch.zeros((), device=processes.device)
     for number in range(processes.rank, count, processes.count):
         inputs, targets = (part.to(processes.device) for part in batches[number])
-        total += next_token_loss(model(inputs), targets)
+        with in_half(processes.device):
+            total += next_token_loss(model(inputs), targets)
     model.train()
     return processes.mean(total) * processes.count / count
 
@@ -218,16 +248,27 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> list[dict[str, f
     torch.manual_seed(args.seed)
     model = GPTModel(config).to(device)
     optimizer = make_optimizer(model, recipe.weight_decay, recipe.betas)
-    half = half_precision(device)
-    scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
+    scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) is torch.float16)
     stateful = {"model": model, "optimizer": optimizer, "scaler": scaler}
-    settings = {"config": asdict(config), "seed": args.seed, **asdict(recipe)}
+    settings = {"config": asdict(config), "seed": args.seed, **asdict(recipe), **names(args.data)}
     state_file, history = args.out / "state.pt", []
+    if processes.rank == 0:
+        for left_over in args.out.glob(".*.part"):  # of a process that was killed while writing
+            left_over.unlink()
     if state_file.exists():
         state = load_state(state_file, settings)
         history = state["history"]
         for name, part in stateful.items():
-            part.load_state_dict(state[name])
+            if state[name]:  # a scaler that was switched off has no state
+                part.load_state_dict(state[name])
+        del state  # as large as the model and its optimizer
+    if processes.mean(torch.tensor(float(len(history)), device=device)) != len(history):
+        raise ValueError(
+            f"{args.out} holds another state on another machine: --out must be a folder that all "
+            f"machines share"
+        )
+    if processes.rank == 0 and history:  # a kill may have come between the state and its log
+        write_log(args.out / "log.csv", history)
     network = torch.compile(model) if args.compile else model
     if processes.count > 1:
         network = DistributedDataParallel(network)
@@ -246,7 +287,7 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> list[dict[str, f
             # gradients travel between the processes once a step, with the last small batch
             waits = processes.count > 1 and part != mine[-1]
             with network.no_sync() if waits else contextlib.nullcontext():
-                with torch.autocast(device.type, dtype=half, enabled=half is not None):
+                with in_half(device):
                     loss = next_token_loss(network(inputs), targets) / len(mine)
                 scaler.scale(loss).backward()
             total += loss.detach()
@@ -274,18 +315,19 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> list[dict[str, f
             shown = {"step": step, "loss": loss, "lr": rate, "val_loss": row["val_loss"]}
             print(progress(shown, recipe.steps, speed, each), flush=True)
     if processes.rank == 0 and len(history) == recipe.steps:
-        save_checkpoint(args.out / "model.safetensors", model, recipe=asdict(recipe))
+        notes = {"recipe": asdict(recipe), "tokenizer": read_index(args.data)["tokenizer"]}
+        save_checkpoint(args.out / "model.safetensors", model, **notes)
     processes.meet()
     return history
 
 
 def main() -> None:
     args = parse()
-    if args.dry_run:
-        print(dry_run(model_config(args), args.recipe, args.tflops))
-        return
-    processes = Processes()
     try:
+        if args.dry_run:
+            print(dry_run(model_config(args), args.recipe, args.tflops))
+            return
+        processes = Processes()
         pretrain(args, processes)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"pretrain.py: {error}")

@@ -22,6 +22,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         with open(temporary, "wb") as file:
             write(file)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before it gets its name
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

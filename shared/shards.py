@@ -8,16 +8,21 @@ its last whole shard. Ids are 16-bit, so a vocabulary has at most 65,536 tokens.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import hashlib
 import itertools
 import json
+import multiprocessing
 import os
+import signal
+import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +39,7 @@ if TYPE_CHECKING:  # worker processes only encode; they start faster without PyT
 INDEX = "index.json"
 SPLITS = ("train", "val")
 CHUNK = 2**20  # bytes read at once, and characters sent to a worker at once
+LIMIT = 2**26  # bytes of a document: above that, the mark between documents is surely another
 ID = np.dtype("<u2")  # little-endian on every machine
 
 
@@ -47,6 +53,8 @@ def split_stream(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
     for chunk in chunks:
         *pieces, rest = (rest + chunk).split(separator)
         yield from filter(bytes.strip, pieces)
+        if len(rest) > LIMIT:
+            raise ValueError(f"{len(rest):,} bytes without {separator}: what divides documents?")
     if rest.strip():
         yield rest
 
@@ -98,7 +106,7 @@ class Documents:
             before = self.replaced
             try:
                 entry = json.loads(self._decoded(line))
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number} is no JSON: {error}") from error
             text = entry.get(self.field) if isinstance(entry, dict) else None
             if not isinstance(text, str):
@@ -120,10 +128,11 @@ class Documents:
             return data.decode("utf-8", "replace")
 
 
-HUB = {  # name: the data set on the Hugging Face hub, its configuration, and the field of the text
-    "openwebtext": ("Skylion007/openwebtext", None, "text"),
-    "fineweb-edu": ("HuggingFaceFW/fineweb-edu", "sample-10BT", "text"),
-    "tinystories": ("roneneldan/TinyStories", None, "text"),
+HUB = {  # name: the data set on the Hugging Face hub, its configuration, its revision
+    # its main branch is a script, which `datasets` no longer runs; the request 22 has the data
+    "openwebtext": ("Skylion007/openwebtext", None, "refs/pr/22"),
+    "fineweb-edu": ("HuggingFaceFW/fineweb-edu", "sample-10BT", "main"),
+    "tinystories": ("roneneldan/TinyStories", None, "main"),
 }
 
 
@@ -138,9 +147,11 @@ def stream(name: str) -> Iterator[str]:
         import datasets
     except ImportError as error:
         raise ImportError("streaming needs one more library: pip install datasets") from error
-    repository, configuration, field = HUB[name]
-    rows = datasets.load_dataset(repository, configuration, split="train", streaming=True)
-    return (row[field] for row in rows)
+    repository, configuration, revision = HUB[name]
+    rows = datasets.load_dataset(
+        repository, configuration, revision=revision, split="train", streaming=True
+    )
+    return (row["text"] for row in rows)
 
 
 # -- writing ----------------------------------------------------------------------------------
@@ -161,6 +172,14 @@ def start_worker(tokenizer: tiktoken.Encoding) -> None:
     """Keep the tokenizer in this process: it is sent once, not with every chunk."""
     global _encoder
     _encoder = tokenizer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to decide about
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def encode_chunk(documents: list[str]) -> list[np.ndarray]:
@@ -218,7 +237,7 @@ def read_index(folder: Path) -> dict | None:
     return index
 
 
-def save_whole(path: Path, data: bytes) -> None:
+def save_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file whole or not at all; OSError says what to do when the disk is full."""
     try:
         write_atomically(path, lambda file: file.write(data))
@@ -227,8 +246,8 @@ def save_whole(path: Path, data: bytes) -> None:
             raise
         raise OSError(
             error.errno,
-            f"no space left for {len(data) / 1e6:.1f} MB of {path}: make room and run again; "
-            f"all shards in the index are whole",
+            f"no space left for {memoryview(data).nbytes / 1e6:.1f} MB of {path}: make room and "
+            f"run again; all shards in the index are whole",
         ) from error
 
 
@@ -238,13 +257,13 @@ def write_shard(folder: Path, number: int, parts: dict[str, list[np.ndarray]]) -
     files = {}
     for split, documents in parts.items():
         if documents:
-            data = np.concatenate(documents).tobytes()
+            ids = np.concatenate(documents)
             name = f"{split}-{number:05d}.bin"
-            save_whole(folder / name, data)
+            save_whole(folder / name, ids.data)
             files[split] = {
                 "file": name,
-                "tokens": len(data) // ID.itemsize,
-                "sha256": hashlib.sha256(data).hexdigest(),
+                "tokens": len(ids),
+                "sha256": hashlib.sha256(ids.data).hexdigest(),
             }
     return {"documents": sum(map(len, parts.values())), "files": files}
 
@@ -253,16 +272,17 @@ def write_shards(
     documents: Iterable[str],
     folder: str | Path,
     tokenizer: tiktoken.Encoding,
-    shard_tokens: int = 2**24,
+    shard_tokens: int = 10**8,
     val_every: int = 100,
     workers: int | None = None,
 ) -> dict:
     """Write a stream of documents as shards into `folder` and return the index.
 
-    A shard holds whole documents, `shard_tokens` or a little more; every `val_every`-th document
-    goes to its validation file. If the folder holds shards already, the documents behind them are
-    read over, and writing goes on: give the same documents in the same order. Raises ValueError
-    for an empty source, a vocabulary too large for 16 bits, or a folder begun in another way.
+    A shard holds whole documents, `shard_tokens` or a little more (200 MB by default: a reader
+    keeps every file open); every `val_every`-th document goes to its validation file. If the folder
+    holds shards already, the documents in them are read over, and writing goes on: give the same
+    documents in the same order. Raises ValueError for an empty source, a vocabulary too large for
+    16 bits, or a folder begun in another way, RuntimeError when a worker process was killed.
     """
     folder = Path(folder)
     if tokenizer.n_vocab > 2**16:
@@ -286,19 +306,25 @@ def write_shards(
             )
     for left_over in folder.glob(".*.part"):  # of a process that was killed while writing
         left_over.unlink()
+    for number, shard in enumerate(index["shards"]):
+        try:
+            for entry in shard["files"].values():
+                open_shard(folder, entry)
+        except ValueError:  # this one and all behind it are made anew
+            del index["shards"][number:]
+            break
     texts = (text for text in documents if text.strip())
     done = _read_over(texts, folder, index, tokenizer)
     index["complete"] = False
-    parts, size = {split: [] for split in SPLITS}, 0
     encoded = encode_parallel(texts, tokenizer, workers or os.cpu_count() or 1)
-    for number, ids in enumerate(encoded, start=done):
-        parts["val" if number % val_every == val_every - 1 else "train"].append(ids)
-        size += len(ids)
-        if size >= shard_tokens:
-            _add(folder, index, parts)
-            parts, size = {split: [] for split in SPLITS}, 0
-    if size:
-        _add(folder, index, parts)
+    try:
+        with contextlib.closing(encoded):  # ends the workers, whatever happens
+            _write_all(encoded, folder, index, done, shard_tokens)
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker was killed (out of memory?): run again, whole shards are kept; fewer "
+            "workers need less memory"
+        ) from error
     if not index["shards"]:
         raise ValueError("the source is empty: not a single document with text in it")
     index |= {"complete": True, "replaced": getattr(documents, "replaced", 0)}
@@ -327,6 +353,22 @@ def _read_over(
             f"give the same source, or another folder"
         )
     return done
+
+
+def _write_all(
+    encoded: Iterable[np.ndarray], folder: Path, index: dict, done: int, shard_tokens: int
+) -> None:
+    """Collect documents until a shard is full, write it, and so on; `done` are written already."""
+    parts, size = {split: [] for split in SPLITS}, 0
+    for number, ids in enumerate(encoded, start=done):
+        last = index["val_every"] - 1
+        parts["val" if number % index["val_every"] == last else "train"].append(ids)
+        size += len(ids)
+        if size >= shard_tokens:
+            _add(folder, index, parts)
+            parts, size = {split: [] for split in SPLITS}, 0
+    if size:
+        _add(folder, index, parts)
 
 
 def _add(folder: Path, index: dict, parts: dict[str, list[np.ndarray]]) -> None:
@@ -399,12 +441,12 @@ def open_shard(folder: Path, entry: dict) -> np.ndarray:
     """The ids of a file of the index, memory-mapped, after its sha256 has been checked."""
     path = folder / entry["file"]
     if not path.exists():
-        raise ValueError(f"{path} is missing: remove the folder and make the shards anew")
+        raise ValueError(f"{path} is missing: run write_shards again")
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != entry["sha256"]:
         raise ValueError(
             f"{path} is damaged (sha256 {found[:12]}…, the index says {entry['sha256'][:12]}…): "
-            f"remove the folder and make the shards anew"
+            f"run write_shards again, it goes on from the last good shard"
         )
     return np.memmap(path, dtype=ID, mode="r")

@@ -106,9 +106,18 @@ def make_optimizer(
 
 
 def save_state(path: Path, settings: Mapping, state: Mapping) -> None:
-    """Write everything a run needs to go on: settings, weights, optimizer, random state."""
+    """Write everything a run needs to go on: settings, weights, optimizer, random state.
+
+    Raises OSError when it cannot be written; an older state then stays as it was.
+    """
     state = {"settings": dict(settings), "torch_rng": torch.get_rng_state(), **state}
-    write_atomically(path, lambda file: torch.save(state, file))
+    try:
+        write_atomically(path, lambda file: torch.save(state, file))
+    except (OSError, RuntimeError) as error:  # torch.save tells a full disk as a RuntimeError
+        raise OSError(
+            f"{path} could not be written ({error}): make room and run again; a state saved "
+            f"before is whole"
+        ) from error
 
 
 def load_state(path: Path, settings: Mapping) -> dict:
