@@ -31,6 +31,7 @@ CHAPTERS = {
     "05_finetune_classification": "spam_classifier",
     "06_finetune_instructions": "instructions",
 }
+ROAD = {*CHAPTERS.values(), "chat"}  # from raw text to a model that answers
 EXERCISES = ("exercises", "solutions")
 BUNDLED = (
     "stories.txt",
@@ -53,13 +54,14 @@ NEEDED_GB = {"memory": 4, "disk": 2}
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute the notebooks of the chapters, write them as HTML to build/, print the table."""
+    """Execute the road, or whole chapters; write them as HTML to build/, print the table."""
     releasing = os.environ.get("COURSE_RELEASE") == "1"
     if releasing:  # what is stored must be what the tests will find
         os.environ["COURSE_CHECKPOINT"], os.environ["COURSE_WEIGHTS"] = "bundled", "stand-in"
     # Nobody who says "run" wants to fetch GPT-2 and tune it on a CPU; COURSE_WEIGHTS=real does it.
     os.environ["COURSE_WEIGHTS"] = os.environ.get("COURSE_WEIGHTS") or "stand-in"
-    notebooks = find_notebooks(args.chapters, with_exercises=releasing)
+    whole = releasing or args.all or bool(args.chapters)
+    notebooks = find_notebooks(args.chapters, whole, with_exercises=releasing)
     if not notebooks:
         print("There is no notebook to run in: " + ", ".join(args.chapters or CHAPTERS))
         return 1
@@ -79,14 +81,23 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(state in ("ok", "skipped") for _, _, state, _ in rows) else 1
 
 
-def find_notebooks(chapters: list[str], with_exercises: bool = False) -> list[Path]:
-    """The notebooks of the chapters (all when none is named), main notebooks first."""
+def find_notebooks(
+    chapters: list[str], whole: bool = True, with_exercises: bool = False
+) -> list[Path]:
+    """The notebooks of the chapters (all when none is named), main notebooks first.
+
+    Not `whole`: only those of the road.
+    """
     found = []
     for chapter, main in CHAPTERS.items():
         if chapters and chapter not in chapters:
             continue
         paths = sorted((ROOT / chapter).glob("*.ipynb"), key=lambda p: (p.stem != main, p.stem))
-        found += [path for path in paths if with_exercises or path.stem not in EXERCISES]
+        found += [
+            path
+            for path in paths
+            if (whole or path.stem in ROAD) and (with_exercises or path.stem not in EXERCISES)
+        ]
     return found
 
 
@@ -398,14 +409,16 @@ def make_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser(
         "run",
-        help="execute the chapters, from raw text to your own GPT",
-        description="Execute the notebooks of the chapters in order, show their progress, write "
-        "them as HTML to build/ and print a table of results. No notebook is changed. "
+        help="from raw text to your own GPT that answers",
+        description="Execute the main notebook of every chapter and the chat in order, show their "
+        "progress, write them as HTML to build/ and print a table of results. With the names of "
+        "chapters, all notebooks of these; with --all, all. No notebook is changed. "
         "(For authors: with COURSE_RELEASE=1, exercises run too and outputs are stored.)",
     )
     command.add_argument(
         "chapters", nargs="*", metavar="chapter", type=chapter, help="such as bigram or 04"
     )
+    command.add_argument("--all", action="store_true", help="the deeper notebooks, too")
     command.add_argument("--long", action="store_true", help="the long experiments (LONG = True)")
     command.set_defaults(function=run)
 

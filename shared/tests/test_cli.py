@@ -86,7 +86,7 @@ def test_run_tells_results_failures_and_skips(course: Path, monkeypatch, capsys)
     write(course / "06_finetune_instructions" / "gpt2.ipynb", ("x", ""), needs=("gpt2.tiktoken",))
     saved = good.read_bytes()
 
-    assert door.main(["run"]) == 1
+    assert door.main(["run", "--all"]) == 1
     out = capsys.readouterr().out
     table = out.split("notebook", 1)[1].split("----\n")[-1].splitlines()
     assert [line.split()[0] for line in table[:4]] == [
@@ -106,6 +106,20 @@ def test_run_tells_results_failures_and_skips(course: Path, monkeypatch, capsys)
     html = sorted(path.name for path in (course / "build").iterdir())
     assert html == ["bigram.html", "deeper.html", "pretraining.html"]
     assert "loss 2.41" in (course / "build" / "bigram.html").read_text()
+
+
+@pytest.mark.slow
+def test_run_takes_the_road_unless_told_otherwise(course: Path, capsys) -> None:
+    for name in ("instructions", "chat", "deeper", "exercises"):
+        path = course / "06_finetune_instructions" / f"{name}.ipynb"
+        write(path, (f"print('ran', {name!r})", "result"))
+
+    def ran(*arguments: str) -> list[str]:
+        assert door.main(["run", *arguments]) == 0
+        return re.findall(r"(?m)^06\S+ .* ran (\w+)$", capsys.readouterr().out)
+
+    assert ran() == ["instructions", "chat"]
+    assert ran("--all") == ran("06") == ["instructions", "chat", "deeper"]
 
 
 @pytest.mark.slow
