@@ -171,7 +171,8 @@ def best_threshold(odds: Tensor, classes: Sequence[int]) -> float:
         threshold: classification_scores((odds > threshold).int().tolist(), classes)["F1"]
         for threshold in torch.linspace(-8, 8, 129).tolist()
     }
-    best = [threshold for threshold, score in f1.items() if score == max(f1.values())]
+    highest = max(f1.values())
+    best = [threshold for threshold, score in f1.items() if score == highest]
     return best[len(best) // 2]
 
 
