@@ -32,7 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.files import write_atomically  # noqa: E402
-from shared.gpt import PRESETS, GPTConfig, GPTModel  # noqa: E402
+from shared.gpt import PRESETS, GPTConfig, GPTModel, count_parameters  # noqa: E402
 from shared.shards import ShardBatches, read_index  # noqa: E402
 from shared.training import (  # noqa: E402
     check_finite,
@@ -171,7 +171,7 @@ def names(data: Path) -> dict[str, str]:
 def dry_run(config: GPTConfig, recipe: Recipe, tflops: float) -> str:
     """What a run takes: parameters, memory, time; by formulas, which the text names."""
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in GPTModel(config).parameters())
+        parameters = count_parameters(GPTModel(config))
     context, width, layers = config.context_length, config.emb_dim, config.n_layers
     tokens_per_step = recipe.global_batch * context
     tokens = recipe.steps * tokens_per_step
@@ -309,7 +309,7 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> list[dict[str, f
             states = {name: part.state_dict() for name, part in stateful.items()}
             save_state(state_file, settings, {"history": history, **states})
             write_log(args.out / "log.csv", history)
-        if processes.rank == 0 and (last or "val_loss" in row):
+        if processes.rank == 0 and "val_loss" in row:
             each = (seconds - before) / (step + 1 - first)
             speed = recipe.global_batch * config.context_length / each
             shown = {"step": step, "loss": loss, "lr": rate, "val_loss": row["val_loss"]}
