@@ -144,19 +144,31 @@ def test_the_cell_is_short_and_holds_the_one_address() -> None:
 
 
 def test_packages_are_what_shared_imports() -> None:
-    """Everything the rooms import from outside, notebooks' tools aside, is looked for on Colab."""
+    """Everything the rooms cannot do without, notebooks' tools aside, is looked for on Colab."""
     own = {"shared", "data", *sys.stdlib_module_names}
-    only_here = {"__main__.py", "setup_cell.py"}
+    only_here = {"__main__.py", "setup_cell.py", "slides.py"}
     imported: dict[str, str] = {}
     for path in (ROOT / "shared").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        # A room that catches the ImportError says itself what to install.
+        caught = {
+            node
+            for attempt in ast.walk(tree)
+            if isinstance(attempt, ast.Try)
+            and any(
+                isinstance(h.type, ast.Name) and h.type.id == "ImportError"
+                for h in attempt.handlers
+            )
+            for node in attempt.body
+        }
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module]
             else:
                 continue
-            if path.name not in only_here:
+            if path.name not in only_here and node not in caught:
                 imported |= {name.split(".")[0]: path.name for name in names}
     unknown = {name: where for name, where in imported.items() if name not in {*own, *PACKAGES}}
     assert not unknown, f"add to PACKAGES in setup_cell.py: {unknown}"
