@@ -11,6 +11,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -393,6 +394,12 @@ def encode_documents(documents: Sequence[str], tokenizer) -> tuple[np.ndarray, n
     return np.concatenate(pieces), np.array(starts, dtype=np.int64)
 
 
+@lru_cache(maxsize=8)  # of a long text a new order at every step would take longer than the step
+def _order(count: int, *seed: int) -> np.ndarray:
+    """A random order of `count` items, always the same for a seed."""
+    return np.random.default_rng(seed).permutation(count)
+
+
 def _dealt(places: np.ndarray, count: int, *seed: int) -> np.ndarray:
     """Which of `count` items stand at these places of an endless sequence.
 
@@ -401,7 +408,7 @@ def _dealt(places: np.ndarray, count: int, *seed: int) -> np.ndarray:
     epochs, places = np.divmod(places, count)
     items = np.empty_like(places)
     for epoch in np.unique(epochs):  # a batch may reach into a new epoch
-        order = np.random.default_rng((*seed, epoch)).permutation(count)
+        order = _order(count, *seed, int(epoch))
         items[epochs == epoch] = order[places[epochs == epoch]]
     return items
 

@@ -1,12 +1,14 @@
-"""GPT as it is built today: RMSNorm, rotary positions, SwiGLU, grouped queries, QK-norm.
+"""GPT as it is built and trained today: rotary positions, gates, grouped queries, and Muon.
 
 Notable: nothing here has a bias; positions turn queries and keys instead of being added to the
 embeddings, so attention depends on distances alone; several query heads share one head of keys and
 values, and the KV cache shrinks by that factor. Generation and training are those of GPTModel.
+Muon is an optimizer for the matrices inside; everything else stays with AdamW.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +21,12 @@ from shared.gpt import GPTConfig, GPTModel
 
 @dataclass(frozen=True)
 class ModernConfig(GPTConfig):
-    """The numbers that define a ModernGPT; those of GPTConfig, and three more."""
+    """The numbers that define a ModernGPT; those of GPTConfig, and four more."""
 
     drop_rate: float = 0.0
     n_kv_heads: int = 4  # heads of keys and values; n_heads of queries share them
-    hidden_dim: int = 0  # of the feed-forward; 0: 8/3 of emb_dim, as many numbers as GPT-2's 4
+    feed_forward: str = "swiglu"  # or "relu2"
+    hidden_dim: int = 0  # of it; 0: 8/3 of emb_dim with gates and 4 without, as many numbers
     rotary_base: float = 10_000.0  # the slowest pair turns once in some 2π × this many tokens
 
     def __post_init__(self) -> None:
@@ -38,6 +41,8 @@ class ModernConfig(GPTConfig):
                 f"a head has {self.emb_dim // self.n_heads} dimensions; rotary positions turn "
                 f"pairs: choose emb_dim and n_heads so that a head has an even number"
             )
+        if self.feed_forward not in ("swiglu", "relu2"):
+            raise ValueError(f"unknown feed_forward {self.feed_forward!r}: choose swiglu or relu2")
 
 
 # built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
@@ -94,6 +99,23 @@ class SwiGLU(nn.Module):
 
 
 # built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
+class SquaredReLU(nn.Module):
+    """A feed-forward that squares what is positive, without gates or bias.
+
+    Source: Primer, So et al. 2021, arXiv 2109.08668.
+    """
+
+    def __init__(self, emb_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(emb_dim, hidden_dim, bias=False)
+        self.out_proj = nn.Linear(hidden_dim, emb_dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, emb_dim) → the same shape."""
+        return self.out_proj(F.relu(self.expand(x)).square())
+
+
+# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
 class ModernAttention(nn.Module):
     """Causal attention with rotary positions, normalised queries and keys, and shared keys.
 
@@ -146,15 +168,19 @@ class ModernBlock(nn.Module):
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
-        hidden_dim = config.hidden_dim or 8 * config.emb_dim // 3
-        self.norm1, self.norm2 = RMSNorm(config.emb_dim), RMSNorm(config.emb_dim)
+        dim = config.emb_dim
+        self.norm1, self.norm2 = RMSNorm(dim), RMSNorm(dim)
         self.attention = ModernAttention(config)
-        self.feed_forward = SwiGLU(config.emb_dim, hidden_dim)
+        if config.feed_forward == "relu2":
+            self.feed_forward = SquaredReLU(dim, config.hidden_dim or 4 * dim)
+        else:
+            self.feed_forward = SwiGLU(dim, config.hidden_dim or 8 * dim // 3)
+        self.dropout = nn.Dropout(config.drop_rate)
 
     def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         """(batch, tokens, emb_dim) → the same shape."""
-        x = x + self.attention(self.norm1(x), cache, layer)
-        return x + self.feed_forward(self.norm2(x))
+        x = x + self.dropout(self.attention(self.norm1(x), cache, layer))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
 # built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
@@ -184,3 +210,78 @@ class ModernGPT(nn.Module):
         if cache:
             cache.length += ids.shape[1]
         return self.head(self.final_norm(x))
+
+
+# built in: 04_pretraining/training_faster.ipynb
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Bring all singular values of (…, rows, columns) matrices near 1, directions unchanged.
+
+    Newton–Schulz with the polynomial of Muon, whose values end between 0.7 and 1.2: it need not
+    converge, only grow fast from small ones. Source: Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon
+    """
+    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # no value above 1
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x  # the square below is then the smaller one
+    for _ in range(steps):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.mT if tall else x
+
+
+# built in: 04_pretraining/training_faster.ipynb
+class Muon(torch.optim.Optimizer):
+    """Momentum whose steps are orthogonal matrices: every direction learns equally fast.
+
+    For the matrices inside a network; embeddings, heads, norms and biases belong to AdamW.
+    Raises ValueError for a parameter that is no matrix. Source: as `orthogonalize`.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        parameters = list(parameters)
+        if shapes := [tuple(p.shape) for p in parameters if p.dim() != 2]:
+            raise ValueError(f"Muon is for matrices, not for shape {shapes[0]}: give it to AdamW")
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every matrix against its orthogonalised momentum."""
+        for group in self.param_groups:
+            same_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    same_shape.setdefault(p.shape, []).append(p)
+            for (rows, columns), parameters in same_shape.items():  # one product for all of them
+                steps = orthogonalize(torch.stack([self._momentum(p, group) for p in parameters]))
+                scale = group["lr"] * max(1, rows / columns) ** 0.5
+                for p, step in zip(parameters, steps, strict=True):
+                    p.mul_(1 - group["lr"] * group["decay"]).sub_(scale * step)
+
+    def _momentum(self, p: nn.Parameter, group: dict) -> Tensor:
+        """Nesterov's: the mean of past gradients, looked at one step ahead."""
+        mean = self.state[p].setdefault("mean", torch.zeros_like(p))
+        mean.lerp_(p.grad, 1 - group["momentum"])
+        return p.grad.lerp(mean, group["momentum"])
+
+
+# built in: 04_pretraining/training_faster.ipynb
+def muon_and_adamw(
+    model: nn.Module,
+    muon_lr: float = 0.02,
+    adamw_lr: float = 0.01,
+    momentum: float = 0.95,
+    weight_decay: float = 0.01,
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for everything else: `train(optimizers=…)`."""
+    inside = [p for p in model.blocks.parameters() if p.dim() == 2]
+    rest = [p for p in model.parameters() if all(p is not matrix for matrix in inside)]
+    return [
+        Muon(inside, muon_lr, momentum, weight_decay),
+        torch.optim.AdamW(rest, adamw_lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True),
+    ]

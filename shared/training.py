@@ -102,7 +102,7 @@ def make_optimizer(
         {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
+    return torch.optim.AdamW(groups, lr=1.0, betas=betas, fused=True)
 
 
 def save_state(path: Path, settings: Mapping, state: Mapping) -> None:
@@ -154,6 +154,7 @@ def train(
     clip: float = 1.0,
     accumulation: int = 1,
     loss_function: Callable[[Tensor, Tensor], Tensor] = next_token_loss,
+    optimizers: Sequence[torch.optim.Optimizer] | None = None,
     device: torch.device | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     eval_every: int = 100,
@@ -164,7 +165,9 @@ def train(
 ) -> list[dict[str, float]]:
     """Train for `steps` steps and return the history, one row a step.
 
-    Minimises `loss_function(model(inputs), targets)`, a mean in nats over the batch.
+    Minimises `loss_function(model(inputs), targets)`, a mean in nats over the batch, with AdamW
+    or with `optimizers` of your own; then weight_decay and betas are theirs, and the rate of each
+    step multiplies their own rates: give max_lr=1.
     A row holds step, loss (nats per token or text), lr, and what `evaluate(model)` returned when
     it ran.
     With `checkpoint`, the state is written there every `save_every` steps and at the end, and a
@@ -173,7 +176,8 @@ def train(
     """
     device = device or pick_device()
     model.to(device).train()
-    optimizer = make_optimizer(model, weight_decay, betas)
+    optimizers = optimizers or [make_optimizer(model, weight_decay, betas)]
+    own_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     half = half_precision(device)
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
     settings = {
@@ -186,7 +190,8 @@ def train(
         "clip": clip,
         "accumulation": accumulation,
     }
-    parts = {"model": model, "optimizer": optimizer, "scaler": scaler}
+    parts = {"model": model, "scaler": scaler}
+    parts |= {f"optimizer {number}": each for number, each in enumerate(optimizers)}
     history: list[dict[str, float]] = []
     if checkpoint and Path(checkpoint).exists():
         state = load_state(checkpoint, settings)
@@ -197,8 +202,9 @@ def train(
     for step in range(first, steps if stop_after is None else min(steps, stop_after)):
         started = time.perf_counter()
         rate = learning_rate(step, steps, max_lr, warmup, min_lr)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer, rates in zip(optimizers, own_rates, strict=True):
+            for group, own_rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = own_rate * rate
         loss = 0.0
         for part in range(accumulation):
             inputs, targets = batches[step * accumulation + part]
@@ -209,11 +215,13 @@ def train(
             loss += part_loss.item()
             tokens += inputs.numel()
         check_finite(loss, step, rate)
-        scaler.unscale_(optimizer)
+        for optimizer in optimizers:
+            scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), clip)
-        scaler.step(optimizer)
+        for optimizer in optimizers:
+            scaler.step(optimizer)
         scaler.update()
-        optimizer.zero_grad()
+        model.zero_grad()
         row = {"step": step, "loss": loss, "lr": rate}
         history.append(row)
         seconds += time.perf_counter() - started

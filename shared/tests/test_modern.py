@@ -15,8 +15,12 @@ from shared.modern import (
     ModernAttention,
     ModernConfig,
     ModernGPT,
+    Muon,
     RMSNorm,
+    SquaredReLU,
     SwiGLU,
+    muon_and_adamw,
+    orthogonalize,
     rotary_table,
     rotate,
 )
@@ -76,6 +80,26 @@ def test_swiglu_by_hand() -> None:
     gate, value = x @ layer.gate.weight.T, x @ layer.expand.weight.T
     expected = (gate / (1 + torch.exp(-gate)) * value) @ layer.out_proj.weight.T
     torch.testing.assert_close(layer(x), expected)
+
+
+@torch.no_grad()
+def test_squared_relu_by_hand() -> None:
+    torch.manual_seed(0)
+    layer, x = SquaredReLU(3, 5), torch.randn(4, 3)
+    hidden = (x.double() @ layer.expand.weight.double().T).clamp(min=0)
+    expected = (hidden * hidden) @ layer.out_proj.weight.double().T
+    torch.testing.assert_close(layer(x).double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_either_feed_forward_costs_the_same() -> None:
+    """Within the rounding of 8/3 of the dimensions."""
+    counts = [
+        count_parameters(ModernGPT(replace(CONFIG, feed_forward=name)))
+        for name in ("swiglu", "relu2")
+    ]
+    assert counts[0] == pytest.approx(counts[1], rel=0.01)
+    blocks = ModernGPT(replace(CONFIG, feed_forward="relu2")).blocks
+    assert all(isinstance(block.feed_forward, SquaredReLU) for block in blocks)
 
 
 @torch.no_grad()
@@ -144,6 +168,7 @@ def test_it_costs_about_as_much_as_gpt2() -> None:
         ({"n_kv_heads": 0}, "cannot share n_kv_heads 0"),
         ({"emb_dim": 20}, "a head has 5 dimensions"),
         ({"emb_dim": 50}, "cannot be divided"),
+        ({"feed_forward": "gelu"}, "unknown feed_forward 'gelu': choose swiglu or relu2"),
     ],
 )
 def test_impossible_configurations_are_refused(changes: dict, complaint: str) -> None:
@@ -157,3 +182,79 @@ def test_too_long_and_unknown_ids_are_refused() -> None:
         model(torch.zeros(1, 25, dtype=torch.long))
     with pytest.raises(ValueError, match="token id 40 is outside"):
         model(torch.tensor([[40]]))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])
+def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(*shape, dtype=torch.double), full_matrices=False)
+    values = torch.linspace(0.05, 3, 8, dtype=torch.double)
+    result = orthogonalize(1e3 * left @ torch.diag(values) @ right)
+    inside = left.T @ result @ right.T  # diagonal if and only if all directions stayed
+    torch.testing.assert_close(inside, torch.diag(inside.diagonal()), atol=1e-9, rtol=0)
+    assert 0.65 < inside.diagonal().min() and inside.diagonal().max() < 1.25
+
+
+def test_orthogonalize_takes_many_at_once() -> None:
+    torch.manual_seed(0)
+    matrices = torch.randn(3, 6, 4)
+    together = orthogonalize(matrices)
+    for one, expected in zip(matrices, together, strict=True):
+        torch.testing.assert_close(orthogonalize(one), expected)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (12, 6), (6, 12)])
+def test_muon_goes_where_pytorchs_goes(shape: tuple[int, int]) -> None:
+    """PyTorch's orthogonalises in bf16, so each step agrees to some percent of its length."""
+    torch.manual_seed(0)
+    ours = torch.nn.Parameter(torch.randn(shape))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    settings = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}
+    optimizers = Muon([ours], **settings), torch.optim.Muon([theirs], **settings)
+    for number in range(10):
+        before = ours.detach().clone()
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(number))
+        theirs.data.copy_(ours.data)
+        for parameter, optimizer in zip((ours, theirs), optimizers, strict=True):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        assert (ours - theirs).norm() < 0.05 * (ours - before).norm()
+
+
+def test_muon_goes_on_from_its_state() -> None:
+    torch.manual_seed(0)
+    gradients = torch.randn(6, 4, 4)
+
+    def walk(parameter: torch.nn.Parameter, optimizer: Muon, some: torch.Tensor) -> None:
+        for gradient in some:
+            parameter.grad = gradient
+            optimizer.step()
+
+    whole, halved = (torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2))
+    walk(whole, Muon([whole]), gradients)
+    first = Muon([halved])
+    walk(halved, first, gradients[:3])
+    second = Muon([halved])
+    second.load_state_dict(first.state_dict())
+    walk(halved, second, gradients[3:])
+    assert torch.equal(whole, halved)
+
+
+def test_muon_leaves_alone_what_has_no_gradient_and_refuses_vectors() -> None:
+    parameter = torch.nn.Parameter(torch.ones(2, 2))
+    Muon([parameter], weight_decay=0.5).step()
+    assert torch.equal(parameter, torch.ones(2, 2))
+    with pytest.raises(ValueError, match=r"not for shape \(3,\): give it to AdamW"):
+        Muon([torch.nn.Parameter(torch.ones(3))])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_parameter_has_one_optimizer(tied: bool) -> None:
+    model = ModernGPT(replace(CONFIG, tie_weights=tied))
+    muon, adamw = muon_and_adamw(model)
+    theirs = [p for optimizer in (muon, adamw) for g in optimizer.param_groups for p in g["params"]]
+    assert sorted(map(id, theirs)) == sorted(map(id, model.parameters()))
+    matrices = {id(p) for g in muon.param_groups for p in g["params"]}
+    assert id(model.token_embedding.weight) not in matrices
+    assert id(model.head.weight) not in matrices
+    assert len(matrices) == CONFIG.n_layers * 7  # 4 of attention, 3 of SwiGLU

@@ -12,6 +12,7 @@ from torch import nn
 from shared import training
 from shared.datasets import DocumentBatches
 from shared.gpt import GPTConfig, GPTModel, count_parameters
+from shared.modern import muon_and_adamw
 from shared.training import (
     check_finite,
     evaluate_loss,
@@ -297,6 +298,36 @@ def test_a_resumed_run_is_the_run_that_never_stopped(
     assert resumed == history
     assert equal_weights(second, whole)
     assert [entry.name for entry in path.parent.iterdir()] == ["state.pt"]
+
+
+def test_own_optimizers_follow_the_schedule_at_their_own_rates() -> None:
+    model, seen = tiny_model(), []
+    optimizers = muon_and_adamw(model, 0.05, 0.01)
+
+    def look(_: nn.Module) -> dict[str, float]:
+        seen.append([group["lr"] for each in optimizers for group in each.param_groups])
+        return {}
+
+    options = {"max_lr": 1.0, "min_lr": 0.1, "optimizers": optimizers}
+    history = run(model, 8, evaluate=look, eval_every=1, **options)
+    assert seen == [[0.05 * row["lr"], 0.01 * row["lr"]] for row in history]
+    pairs = zip(model.parameters(), tiny_model().parameters(), strict=True)
+    assert not any(torch.equal(after, before) for after, before in pairs)
+
+
+def test_own_optimizers_resume_as_if_never_stopped(tmp_path: Path) -> None:
+    options = {"max_lr": 1.0, "min_lr": 0.1}
+    whole = tiny_model()
+    history = run(whole, optimizers=muon_and_adamw(whole, 0.05, 0.01), **options)
+    options |= {"checkpoint": tmp_path / "state.pt"}
+    for stop_after in (9, None):
+        model = tiny_model(seed=stop_after or 3)
+        if stop_after:
+            model.load_state_dict(tiny_model().state_dict())
+        options |= {"save_every": 9, "stop_after": stop_after}
+        resumed = run(model, optimizers=muon_and_adamw(model, 0.05, 0.01), **options)
+    assert resumed == history
+    assert equal_weights(model, whole)
 
 
 def test_resume_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
