@@ -141,7 +141,7 @@ class GPTModel(nn.Module):
         Raises ValueError for too long an input or an id outside the vocabulary.
         """
         start = cache.length if cache else 0
-        self._check(ids, start)
+        check_ids(ids, start, self.config)
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)
         x = self.dropout(self.token_embedding(ids) + self.position_embedding(positions))
         for layer, block in enumerate(self.blocks):
@@ -150,26 +150,28 @@ class GPTModel(nn.Module):
             cache.length += ids.shape[1]
         return self.head(self.final_norm(x))
 
-    def _check(self, ids: Tensor, start: int) -> None:
-        limit, vocab_size = self.config.context_length, self.config.vocab_size
-        if ids.dim() != 2 or ids.shape[1] == 0:
+
+# built in: 03_gpt_architecture/gpt.ipynb
+def check_ids(ids: Tensor, start: int, config: GPTConfig) -> None:
+    """Refuse ids that a model cannot read behind `start` tokens: ValueError says which and why."""
+    limit, vocab_size = config.context_length, config.vocab_size
+    if ids.dim() != 2 or ids.shape[1] == 0:
+        raise ValueError(
+            f"ids have shape {tuple(ids.shape)}; the model takes (batch, tokens) with at "
+            f"least one token: add a batch dimension with ids[None]"
+        )
+    if start + ids.shape[1] > limit:
+        raise ValueError(
+            f"{start + ids.shape[1]} tokens do not fit into context_length {limit}: "
+            f"keep the last {limit} with ids[:, -{limit}:]"
+        )
+    if not ids.is_meta and not torch.compiler.is_compiling():
+        low, high = map(int, ids.aminmax())
+        if low < 0 or high >= vocab_size:
             raise ValueError(
-                f"ids have shape {tuple(ids.shape)}; the model takes (batch, tokens) with at "
-                f"least one token: add a batch dimension with ids[None]"
+                f"token id {low if low < 0 else high} is outside the vocabulary of {vocab_size} "
+                f"(0 … {vocab_size - 1}): was the text encoded with this model's tokenizer?"
             )
-        if start + ids.shape[1] > limit:
-            raise ValueError(
-                f"{start + ids.shape[1]} tokens do not fit into context_length {limit}: "
-                f"keep the last {limit} with ids[:, -{limit}:]"
-            )
-        if not torch.compiler.is_compiling():
-            low, high = ids.aminmax()
-            if low < 0 or high >= vocab_size:
-                bad = int(low if low < 0 else high)
-                raise ValueError(
-                    f"token id {bad} is outside the vocabulary of {vocab_size} "
-                    f"(0 … {vocab_size - 1}): was the text encoded with this model's tokenizer?"
-                )
 
 
 # built in: 04_pretraining/pretraining.ipynb

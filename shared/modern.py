@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.attention import KVCache
-from shared.gpt import GPTConfig, GPTModel
+from shared.gpt import GPTConfig, check_ids
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class ModernGPT(nn.Module):
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """(batch, tokens) int64 → logits (batch, tokens, vocab_size); raises as GPTModel."""
-        GPTModel._check(self, ids, cache.length if cache else 0)
+        check_ids(ids, cache.length if cache else 0, self.config)
         x = self.token_embedding(ids)
         for layer, block in enumerate(self.blocks):
             x = block(x, cache, layer)

@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 
-from shared.generate import generate, next_token_probs, stream
-from shared.gpt import GPTConfig, GPTModel
+from shared.attention import KVCache
+from shared.finetuning import add_lora
+from shared.generate import bare, generate, next_token_probs, stream
+from shared.gpt import FeedForward, GPTConfig, GPTModel
+from shared.modern import ModernConfig, ModernGPT
 
 VOCAB, CONTEXT = 50, 16
 FOUR = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()  # logits of four tokens with these probabilities
@@ -176,6 +179,75 @@ def test_generation_keeps_no_gradients(model: GPTModel) -> None:
     generate(model, prompt(1, 4), 2)
     hook.remove()
     assert seen == [False, False]
+
+
+def test_new_ids_can_be_trained_on(model: GPTModel) -> None:
+    new = next(stream(model, prompt(1, 4), 1))
+    model(new).sum().backward()  # refuses ids that were made in inference mode
+    model.zero_grad()
+
+
+# -- the bare twin ----------------------------------------------------------------------------
+
+
+def twins() -> dict[str, torch.nn.Module]:
+    torch.manual_seed(0)
+    sizes = {"emb_dim": 32, "n_heads": 4, "n_layers": 2, "drop_rate": 0.5}
+    plain, adapted = (GPTModel(GPTConfig(VOCAB, CONTEXT, **sizes)) for _ in range(2))
+    add_lora(adapted, rank=2)
+    modern = ModernGPT(ModernConfig(VOCAB, CONTEXT, n_kv_heads=2, **sizes))
+    return {"GPT": plain, "LoRA": adapted, "modern": modern}
+
+
+@pytest.mark.parametrize("name", ["GPT", "LoRA", "modern"])
+@torch.no_grad()
+def test_a_bare_twin_gives_the_same_numbers_with_the_same_weights(name: str) -> None:
+    original = twins()[name].eval()
+    twin, ids = bare(original), prompt(2, 9)
+    assert torch.equal(twin(ids), original(ids))
+    cache, other = KVCache(original, 2), KVCache(twin, 2)
+    for piece in ids.split([5, 1, 3], dim=1):
+        assert torch.equal(twin(piece, other), original(piece, cache))
+    before = original(ids)
+    for parameter in original.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.3)
+    assert not torch.allclose(original(ids), before)
+    assert torch.equal(twin(ids), original(ids))  # the weights are shared, not copied
+
+
+@torch.no_grad()
+def test_a_bare_twin_leaves_its_original_alone() -> None:
+    original = twins()["GPT"]
+    names = {name: set(vars(part)) for name, part in original.named_modules()}
+    kinds = [type(part) for part in original.modules()]
+    assert bare(original.eval()).blocks[0].attention.qkv.weight is not None
+    assert {name: set(vars(part)) for name, part in original.named_modules()} == names
+    assert [type(part) for part in original.modules()] == kinds
+    original.train()
+    assert not torch.equal(original(prompt(1, 9)), original(prompt(1, 9)))  # dropout is still there
+
+
+@torch.no_grad()
+def test_what_hangs_on_a_part_is_heard_in_the_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, ids = twins()["GPT"].eval(), prompt(1, 9)
+    expected = original(ids)
+    layer = original.blocks[1].feed_forward
+    hooks = [layer.out_proj.register_forward_hook(lambda part, args, out: 0 * out)]
+    muted = original(ids)
+    assert not torch.allclose(muted, expected)
+    assert torch.equal(bare(original)(ids), muted)
+    hooks.pop().remove()
+    hooks.append(layer.register_forward_pre_hook(lambda part, args: (0 * args[0],)))
+    assert torch.equal(bare(original)(ids), original(ids))
+    assert not torch.allclose(original(ids), expected)
+    hooks.pop().remove()
+    layer.forward = lambda x: 0 * x  # a forward of its own
+    assert torch.equal(bare(original)(ids), muted)
+    del layer.forward
+    assert torch.equal(bare(original)(ids), expected)
+    monkeypatch.setattr(FeedForward, "forward", lambda self, x: 0 * x)  # its whole class, later
+    assert torch.equal(bare(original)(ids), original(ids))
+    assert not torch.allclose(original(ids), expected)
 
 
 # -- from logits to probabilities -------------------------------------------------------------
