@@ -32,7 +32,7 @@ from shared.datasets import (
 )
 from shared.generate import generate
 from shared.gpt import GPTModel
-from shared.weights import read_checkpoint, save_checkpoint
+from shared.weights import fill, read_checkpoint, save_checkpoint
 
 RESPONSE = "### Response:\n"
 FREE_TASK = "continue"  # has many right answers: scored by a rule, and counted apart
@@ -185,14 +185,12 @@ def save_classifier(path: Path, classifier: Classifier, **notes: object) -> None
 def load_classifier(path: Path) -> Classifier:
     """The classifier of a file that `save_classifier` wrote, in evaluation mode.
 
-    Raises ValueError for a file that holds something else.
+    Raises ValueError for a file that holds something else, naming every tensor that differs.
     """
     config, notes, tensors = read_checkpoint(path)
     if not {"pooling", "labels"} <= notes.keys():
         raise ValueError(f"{path} is a checkpoint, but not of a classifier: use load_checkpoint")
-    classifier = Classifier(GPTModel(config), notes["labels"], notes["pooling"])
-    classifier.load_state_dict(tensors)
-    return classifier.eval()
+    return fill(Classifier(GPTModel(config), notes["labels"], notes["pooling"]), tensors, path)
 
 
 # ---------------------------------------------------------------------------------------------

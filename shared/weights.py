@@ -14,15 +14,19 @@ import os
 import pickle
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from shared.datasets import BUILD, DATA
 from shared.downloads import fetch_gpt2
 from shared.files import write_atomically
 from shared.gpt import GPTConfig, GPTModel
+
+Model = TypeVar("Model", bound=nn.Module)
 
 BUNDLED = DATA / "checkpoints" / "course.safetensors"
 OWN = BUILD / "checkpoints" / "course.safetensors"
@@ -89,6 +93,14 @@ def load_checkpoint(path: Path, config: GPTConfig | None = None) -> GPTModel:
     model = GPTModel(saved)
     if saved.tie_weights:
         tensors = {**tensors, "head.weight": tensors.get("token_embedding.weight")}
+    return fill(model, tensors, path)
+
+
+def fill(model: Model, tensors: dict[str, torch.Tensor], path: Path) -> Model:
+    """Put the tensors of a file into a model, and it into evaluation mode.
+
+    Raises ValueError naming every tensor that is missing, unknown, or of another shape.
+    """
     expected = model.state_dict()
     wrong = [
         f"{name} {'is missing' if tensors.get(name) is None else 'has another shape'}"

@@ -263,6 +263,9 @@ def test_a_classifier_is_saved_whole(tmp_path: Path) -> None:
     again = load_classifier(path)
     assert again.pooling == "max" and not again.training
     assert torch.equal(log_odds(again, rows), log_odds(classifier, rows))
+    save_checkpoint(path, classifier, pooling="max", labels=3)
+    with pytest.raises(ValueError, match="label_head.weight has another shape; label_head.bias"):
+        load_classifier(path)
     save_checkpoint(path, tiny_model())
     with pytest.raises(ValueError, match="not of a classifier"):
         load_classifier(path)
