@@ -62,12 +62,12 @@ def bare(model: nn.Module) -> nn.Module:
     an ordinary attribute, a call goes straight to `forward`, and dropout is gone. Parts that have
     hooks, or a `forward` of their own, are called as ever.
     """
-    if type(model) is nn.Dropout:
-        model = nn.Identity()
-    parts = {name: part and bare(part) for name, part in model._modules.items()}
     kind = type(model)
     if not (model._forward_hooks or model._forward_pre_hooks or "forward" in vars(model)):
+        if kind is nn.Dropout:
+            model, kind = nn.Identity(), nn.Identity
         kind = called_directly(kind, kind.forward)
+    parts = {name: part and bare(part) for name, part in model._modules.items()}
     twin = object.__new__(kind)
     vars(twin).update(vars(model), _modules=parts, **parts, **model._parameters)
     return twin

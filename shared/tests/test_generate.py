@@ -241,6 +241,9 @@ def test_what_hangs_on_a_part_is_heard_in_the_twin(monkeypatch: pytest.MonkeyPat
     assert torch.equal(bare(original)(ids), original(ids))
     assert not torch.allclose(original(ids), expected)
     hooks.pop().remove()
+    hooks.append(layer.dropout.register_forward_hook(lambda part, args, out: 0 * out))
+    assert torch.equal(bare(original)(ids), muted)
+    hooks.pop().remove()
     layer.forward = lambda x: 0 * x  # a forward of its own
     assert torch.equal(bare(original)(ids), muted)
     del layer.forward
