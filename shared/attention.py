@@ -80,7 +80,7 @@ class MultiHeadAttention(nn.Module):
             )
         # (batch, tokens, 3 * d_out) → three times (batch, heads, tokens, head_dim)
         qkv = self.qkv(x).view(batch, tokens, 3, self.n_heads, -1)
-        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind()
         if cache:
             keys, values = cache.extend(layer, keys, values)
         # A single new token may see everything; several behind a cache need the shifted triangle.

@@ -142,8 +142,9 @@ class GPTModel(nn.Module):
         """
         start = cache.length if cache else 0
         check_ids(ids, start, self.config)
-        positions = torch.arange(start, start + ids.shape[1], device=ids.device)
-        x = self.dropout(self.token_embedding(ids) + self.position_embedding(positions))
+        # Places are taken in order, so their vectors need no looking up.
+        positions = self.position_embedding.weight[start : start + ids.shape[1]]
+        x = self.dropout(self.token_embedding(ids) + positions)
         for layer, block in enumerate(self.blocks):
             x = block(x, cache, layer)
         if cache:
