@@ -31,17 +31,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from shared.files import write_atomically  # noqa: E402
+from shared.classroom.files import write_atomically  # noqa: E402
+from shared.classroom.machine import pick_device
 from shared.gpt import PRESETS, GPTConfig, GPTModel, count_parameters  # noqa: E402
+from shared.optim import learning_rate, make_optimizer
 from shared.shards import ShardBatches, read_index  # noqa: E402
-from shared.training import (  # noqa: E402
+from shared.training import (
     check_finite,
     half_precision,
-    learning_rate,
     load_state,
-    make_optimizer,
     next_token_loss,
-    pick_device,
     progress,
     save_state,
 )

@@ -29,7 +29,7 @@ from data.facts import make_lessons  # noqa: E402
 from data.instructions import format_prompt, make_instructions  # noqa: E402
 from data.messages import make_messages  # noqa: E402
 from data.world import tell_tales  # noqa: E402
-from shared.files import write_atomically  # noqa: E402
+from shared.classroom.files import write_atomically  # noqa: E402
 from shared.tokenizers import BPETokenizer  # noqa: E402
 
 TRAIN_TALES, VAL_TALES, RHYMES = 8000, 600, 5000

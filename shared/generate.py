@@ -8,13 +8,13 @@ twin, since with one token at a time finding and calling its parts would take th
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shared.attention import KVCache
+from shared.classroom.fast import bare
 from shared.gpt import GPTModel
 
 
@@ -52,31 +52,6 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -
         raise ValueError(f"top_k is {top_k}; it must be at least 1 (None keeps every token)")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}; it must lie in (0, 1] (None keeps every token)")
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """A twin for evaluation, with the same weights and results, that runs a small model faster.
-
-    A small model spends more time on finding and calling its parts than on the matrices in them:
-    PyTorch looks them up in several places, and at every call for hooks. In the twin every part is
-    an ordinary attribute, a call goes straight to `forward`, and dropout is gone. Parts that have
-    hooks, or a `forward` of their own, are called as ever.
-    """
-    kind = type(model)
-    if not (model._forward_hooks or model._forward_pre_hooks or "forward" in vars(model)):
-        if kind is nn.Dropout:
-            model, kind = nn.Identity(), nn.Identity
-        kind = called_directly(kind, kind.forward)
-    parts = {name: part and bare(part) for name, part in model._modules.items()}
-    twin = object.__new__(kind)
-    vars(twin).update(vars(model), _modules=parts, **parts, **model._parameters)
-    return twin
-
-
-@functools.cache
-def called_directly(kind: type[nn.Module], forward: Callable) -> type[nn.Module]:
-    """The same kind of module; to call it is to call its `forward` itself."""
-    return type(kind.__name__, (kind,), {"__call__": forward})
 
 
 def stream(

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared.files import write_atomically
+from shared.classroom.files import write_atomically
 from shared.tokenizers import END_OF_TEXT
 
 if TYPE_CHECKING:  # worker processes only encode; they start faster without PyTorch

@@ -22,7 +22,7 @@ from pathlib import Path
 import regex
 import tiktoken
 
-from shared.files import write_atomically
+from shared.classroom.files import write_atomically
 
 UNKNOWN = "<|unk|>"
 END_OF_TEXT = "<|endoftext|>"
@@ -440,7 +440,7 @@ def check_allowed(allowed: set[str], special_tokens: Collection[str]) -> None:
 @functools.cache
 def course_tokenizer() -> BPETokenizer:
     """Return the course's own tokenizer, trained on its tales, facts, messages and instructions."""
-    from shared.datasets import DATA
+    from shared.classroom.files import DATA
 
     return BPETokenizer.load(DATA / "course.tiktoken")
 
@@ -451,6 +451,6 @@ def gpt2_tokenizer() -> tiktoken.Encoding:
 
     Raises shared.datasets.FetchError when the file can be had nowhere.
     """
-    from shared.datasets import fetch
+    from shared.classroom.fetch import fetch
 
     return BPETokenizer.load(fetch("gpt2.tiktoken")).to_tiktoken("gpt2")

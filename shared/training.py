@@ -8,7 +8,6 @@ step, so a resumed run is bit for bit the run that was never stopped (on a CPU).
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.files import write_atomically
+from shared.classroom.files import write_atomically
+from shared.classroom.machine import pick_device
+from shared.optim import learning_rate, make_optimizer
 from shared.weights import load_torch
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, each (batch, tokens) int64
@@ -28,26 +29,6 @@ class Batches(Protocol):
     """Anything that gives the batch of a step, such as `shared.datasets.DocumentBatches`."""
 
     def __getitem__(self, step: int) -> Batch: ...
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """The device to compute on: `name`, else COURSE_DEVICE, else a CUDA GPU, else the CPU.
-
-    Apple's MPS is used only when asked for, and only after it has multiplied two matrices like
-    the CPU does; some versions silently computed something else. Raises RuntimeError otherwise.
-    """
-    name = name or os.environ.get("COURSE_DEVICE")
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        a = torch.linspace(-1, 1, 64 * 64).view(64, 64)
-        same = torch.allclose((a.to(device) @ a.T.to(device)).cpu(), a @ a.T, atol=1e-2)
-    except (RuntimeError, AssertionError) as error:
-        raise RuntimeError(f"device {name!r} cannot be used ({error}): choose 'cpu'") from error
-    if not same:
-        raise RuntimeError(f"device {name!r} multiplies matrices wrongly: choose 'cpu'")
-    return device
 
 
 # built in: 04_pretraining/pretraining.ipynb
@@ -77,32 +58,6 @@ def evaluate_loss(model: nn.Module, batches: Batches, count: int) -> float:
         total += next_token_loss(model(inputs.to(device)), targets.to(device)).item()
     model.train(was_training)
     return total / count
-
-
-# built in: 04_pretraining/pretraining.ipynb
-def learning_rate(step: int, steps: int, max_lr: float, warmup: int, min_lr: float) -> float:
-    """Linear warm-up over `warmup` steps to `max_lr`, then half a cosine down to `min_lr`."""
-    if step < warmup:
-        return max_lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return min_lr + (max_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
-
-
-# built in: 04_pretraining/pretraining.ipynb
-def make_optimizer(
-    model: nn.Module, weight_decay: float, betas: tuple[float, float]
-) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), one fused kernel for all parameters.
-
-    Only matrices decay: pulling biases and norm gains towards zero would change what a layer
-    can express, not how complicated its function is.
-    """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=1.0, betas=betas, fused=True)
 
 
 def save_state(path: Path, settings: Mapping, state: Mapping) -> None:

@@ -8,11 +8,9 @@ is read tensor by tensor into a model that took no memory before.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import pickle
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,15 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from shared.datasets import BUILD, DATA
-from shared.downloads import fetch_gpt2
-from shared.files import write_atomically
+from shared.classroom.files import course_checkpoint, vocabulary, write_atomically
 from shared.gpt import GPTConfig, GPTModel
 
 Model = TypeVar("Model", bound=nn.Module)
-
-BUNDLED = DATA / "checkpoints" / "course.safetensors"
-OWN = BUILD / "checkpoints" / "course.safetensors"
 
 
 def load_torch(path: Path) -> object:
@@ -113,22 +106,6 @@ def fill(model: Model, tensors: dict[str, torch.Tensor], path: Path) -> Model:
     return model.eval()
 
 
-def course_checkpoint(name: str = "course") -> Path:
-    """The student's own checkpoint of that name where there is one, else the bundled one.
-
-    "course" is the pretrained model (chapter 4), "chat" the one that answers (chapter 6).
-    COURSE_CHECKPOINT=bundled always means the bundled one.
-    """
-    own = OWN.with_stem(name)
-    use_own = os.environ.get("COURSE_CHECKPOINT") != "bundled" and own.is_file()
-    return own if use_own else BUNDLED.with_stem(name)
-
-
-def vocabulary() -> str:
-    """A fingerprint of the course's vocabulary, to note in a checkpoint that is made for it."""
-    return hashlib.sha256((DATA / "course.tiktoken").read_bytes()).hexdigest()[:16]
-
-
 def load_course_model(name: str = "course") -> GPTModel:
     """A model of the course (see `course_checkpoint` for which), in evaluation mode.
 
@@ -161,7 +138,6 @@ GPT2_NAMES = {  # ours: OpenAI's
     "final_norm": "ln_f",
     "head": "wte",  # GPT-2's head is its token embedding
 }
-STAND_IN_LAYERS = {"124M": 2, "355M": 3, "774M": 4, "1558M": 5}
 
 
 # built in: 04_pretraining/gpt2_weights.ipynb
@@ -227,57 +203,3 @@ def read_gpt2(path: Path, config: GPTConfig) -> GPTModel:
     if config.tie_weights:
         model.head.weight = model.token_embedding.weight  # one parameter again, not two views
     return model.eval()
-
-
-def is_stand_in() -> bool:
-    """Is GPT-2 to be replaced by a small random network of its layout (COURSE_WEIGHTS=stand-in)?
-
-    Without the variable, or with COURSE_WEIGHTS=real, it is not. Raises ValueError for others.
-    """
-    value = os.environ.get("COURSE_WEIGHTS") or "real"
-    if value not in ("real", "stand-in"):
-        raise ValueError(f"COURSE_WEIGHTS is {value!r}; it must be 'real' or 'stand-in'")
-    return value == "stand-in"
-
-
-def gpt2_config(size: str = "124M", **changes: object) -> GPTConfig:
-    """The configuration of GPT-2 in that size, or of its stand-in: fewer layers and dimensions."""
-    if size not in STAND_IN_LAYERS:
-        raise ValueError(f"there is no GPT-2 {size!r}: choose one of {', '.join(STAND_IN_LAYERS)}")
-    config = GPTConfig.preset(size, **changes)
-    if not is_stand_in():
-        return config
-    layers = STAND_IN_LAYERS[size]
-    return replace(config, n_layers=layers, n_heads=layers, emb_dim=64 * layers)
-
-
-def gpt2_path(size: str = "124M") -> Path:
-    """The file with GPT-2's weights: fetched from the Hugging Face hub once, or the stand-in's.
-
-    Raises FetchError where it cannot be had.
-    """
-    config = gpt2_config(size)
-    return _write_stand_in(size, config) if is_stand_in() else fetch_gpt2(size)
-
-
-def load_gpt2(size: str = "124M", **changes: object) -> GPTModel:
-    """GPT-2 with OpenAI's weights, "124M" to "1558M", in evaluation mode; or its stand-in.
-
-    `changes` go to the configuration, such as drop_rate=0.0. Raises FetchError without weights.
-    """
-    return read_gpt2(gpt2_path(size), gpt2_config(size, **changes))
-
-
-def _write_stand_in(size: str, config: GPTConfig) -> Path:
-    """Random weights, always the same, in a file laid out as OpenAI's; made anew every time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(123)  # not the GPU's, which fork_rng leaves out
-        tensors = {gpt2_name(name): t for name, t in GPTModel(config).state_dict().items()}
-        for name, tensor in tensors.items():
-            if tensor.dim() == 1:  # biases of 0 and gains of 1 would hide that some are mixed up
-                tensor += 0.1 * torch.randn_like(tensor)
-            elif ".c_" in name:
-                tensors[name] = tensor.T.contiguous()
-    path = BUILD / "stand-in" / f"gpt2-{size}.safetensors"
-    write_atomically(path, lambda file: file.write(save(tensors)))
-    return path

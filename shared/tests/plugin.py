@@ -38,7 +38,7 @@ def course_metadata(notebook: IPyNbFile) -> dict:
 @functools.cache
 def why_missing(name: str) -> str | None:
     """The reason, on one line, why a file of the catalogue cannot be had; None when it can."""
-    from shared import downloads  # only when a notebook asks for data
+    from shared.classroom import fetch as downloads  # only when a notebook asks for data
 
     try:
         downloads.fetch(name)

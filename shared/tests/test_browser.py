@@ -28,8 +28,8 @@ from jupyter_server.serverapp import list_running_servers
 from nbformat import v4
 from playwright.sync_api import Browser, Locator, expect, sync_playwright
 
-from shared.setup_cell import ROOT
-from shared.slides import write_slides
+from shared.classroom.setup_cell import ROOT
+from shared.classroom.slides import write_slides
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -43,9 +43,9 @@ ERRORS = ", ".join(  # what a cell printed to stderr or raised, and a widget tha
 )
 
 SETUP = """\
-from shared import widgets
+from shared.classroom import widgets
 from shared.chat import Chat
-from shared.datasets import DATA
+from shared.classroom.files import DATA
 from shared.tokenizers import CharTokenizer, WordTokenizer, course_tokenizer
 from shared.weights import load_course_model
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from shared.chat import Chat
+from shared.classroom.widgets import chat_box
 from shared.generate import generate, stream
 from shared.gpt import GPTConfig, GPTModel
 from shared.tokenizers import course_tokenizer
-from shared.widgets import chat_box
 
 TOKENIZER = course_tokenizer()
 END = TOKENIZER.eot_id

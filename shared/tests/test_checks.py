@@ -12,8 +12,8 @@ import nbformat
 import pytest
 import torch
 
-from shared.checks import CHECKS, check
-from shared.setup_cell import ROOT
+from shared.classroom.checks import CHECKS, check
+from shared.classroom.setup_cell import ROOT
 
 FOLDERS = sorted(path.parent for path in ROOT.glob("*/exercises.ipynb"))
 

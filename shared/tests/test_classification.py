@@ -11,32 +11,26 @@ import pandas as pd
 import pytest
 import torch
 
-from shared import datasets
-from shared.datasets import (
+from shared import batches as datasets
+from shared.classification import (
     PADDING,
+    Classifier,
     MessageBatches,
     balance,
-    load_messages,
-    load_sms,
-    pad_texts,
-    split_table,
-)
-from shared.finetuning import (
-    Classifier,
-    LoRALinear,
-    adapter_state,
-    add_lora,
     classification_scores,
     encode_texts,
     freeze,
     load_classifier,
     log_odds,
-    merge_lora,
     naive_bayes,
+    pad_texts,
     pool,
     save_classifier,
+    split_table,
 )
+from shared.classroom.texts import load_messages, load_sms
 from shared.gpt import GPTConfig, GPTModel, count_parameters
+from shared.lora import LoRALinear, adapter_state, add_lora, merge_lora
 from shared.tokenizers import course_tokenizer
 from shared.training import train
 from shared.weights import save_checkpoint

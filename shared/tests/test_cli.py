@@ -12,8 +12,8 @@ import pytest
 from nbformat import v4
 
 import shared.__main__ as door
-from shared import downloads
-from shared.setup_cell import ROOT
+from shared.classroom import fetch as downloads
+from shared.classroom.setup_cell import ROOT
 
 
 def test_help_answers_without_heavy_imports() -> None:

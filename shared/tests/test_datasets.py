@@ -8,13 +8,16 @@ import pytest
 import tiktoken
 import torch
 
-from shared import datasets, downloads
-from shared.datasets import (
+from shared import batches as datasets
+from shared.classroom import fetch as downloads
+from shared.batches import (
     Curriculum,
     DocumentBatches,
     NextTokenDataset,
     create_dataloader,
     encode_documents,
+)
+from shared.classroom.texts import (
     load_instructions,
     load_messages,
     load_tales,

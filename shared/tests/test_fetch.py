@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from shared import downloads
-from shared.downloads import CATALOGUE, FetchError, Source, available, cache_dir, fetch
+from shared.classroom import fetch as downloads
+from shared.classroom.fetch import CATALOGUE, FetchError, Source, available, cache_dir, fetch
 
 MIRROR = os.environ.get("COURSE_MIRROR")  # read before the fixture hides it
 TEXT = b"Once upon a time a badger lost its red umbrella.\n" * 2000

@@ -9,7 +9,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch import nn
 
-from shared import figures, widgets
+from shared.classroom import figures, widgets
 from shared.attention import attention_weights
 from shared.gpt import GPTConfig, GPTModel
 from shared.tokenizers import BPETokenizer, CharTokenizer

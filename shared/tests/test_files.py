@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.files import write_atomically
+from shared.classroom.files import write_atomically
 
 
 def test_nothing_but_the_file_is_left(tmp_path: Path) -> None:

@@ -9,26 +9,22 @@ import torch
 
 from data.instructions import format_prompt
 from data.world import world
-from shared.datasets import (
-    IGNORED,
-    Alternating,
+from shared.batches import IGNORED, Alternating
+from shared.classroom.texts import load_instructions
+from shared.gpt import GPTConfig, GPTModel
+from shared.instructions import (
     InstructionBatches,
+    answer,
     collate,
     encode_exchange,
-    load_instructions,
-    rename,
-)
-from shared.finetuning import (
-    answer,
-    answer_log_probs,
-    dpo_loss,
     exact_match,
     extract_response,
     fits_tale,
+    rename,
     score_answers,
     token_f1,
 )
-from shared.gpt import GPTConfig, GPTModel
+from shared.preferences import answer_log_probs, dpo_loss
 from shared.tokenizers import course_tokenizer
 
 TOKENIZER = course_tokenizer()

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from shared.attention import KVCache
-from shared.finetuning import add_lora
-from shared.generate import bare, generate, next_token_probs, stream
+from shared.classroom.fast import bare
+from shared.generate import generate, next_token_probs, stream
 from shared.gpt import FeedForward, GPTConfig, GPTModel
+from shared.lora import add_lora
 from shared.modern import ModernConfig, ModernGPT
 
 VOCAB, CONTEXT = 50, 16

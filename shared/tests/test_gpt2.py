@@ -26,12 +26,15 @@ from huggingface_hub import file_download
 from huggingface_hub.utils import _detect_agent, _http
 from safetensors.torch import load_file, save_file
 
-from shared import downloads, weights
+from shared import weights
+from shared.classroom import fetch as downloads
 from shared.attention import KVCache
-from shared.downloads import GPT2, ROOT, FetchError, fetch_gpt2
+from shared.classroom.fetch import GPT2, FetchError, fetch_gpt2
+from shared.classroom.files import ROOT
+from shared.classroom.gpt2 import gpt2_config, gpt2_path, load_gpt2
 from shared.gpt import PRESETS, GPTConfig, GPTModel, count_parameters
 from shared.tests.peers import hugging_face_gpt2
-from shared.weights import gpt2_config, gpt2_path, load_gpt2, read_gpt2
+from shared.weights import read_gpt2
 
 CONFIG = GPTConfig(50, 12, emb_dim=32, n_heads=4, n_layers=2, drop_rate=0.0)
 SIZES = {"124M": 124_439_808, "355M": 354_823_168, "774M": 774_030_080, "1558M": 1_557_611_200}

@@ -18,7 +18,7 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from shared.setup_cell import ROOT
+from shared.classroom.setup_cell import ROOT
 
 BUILT_IN = re.compile(r"# built in: (\S+\.ipynb)$")
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

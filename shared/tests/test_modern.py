@@ -15,15 +15,13 @@ from shared.modern import (
     ModernAttention,
     ModernConfig,
     ModernGPT,
-    Muon,
     RMSNorm,
     SquaredReLU,
     SwiGLU,
-    muon_and_adamw,
-    orthogonalize,
     rotary_table,
     rotate,
 )
+from shared.optim import Muon, muon_and_adamw, orthogonalize
 
 CONFIG = ModernConfig(40, 24, emb_dim=48, n_heads=4, n_layers=2, n_kv_heads=2, init_std=0.2)
 

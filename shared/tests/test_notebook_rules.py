@@ -19,9 +19,9 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode, v4
 
-from shared.__main__ import CHAPTERS, EXERCISES
-from shared.downloads import CATALOGUE
-from shared.setup_cell import ROOT, SETUP_CELL, colab_address, colab_badge
+from shared.classroom.cli import CHAPTERS, EXERCISES
+from shared.classroom.fetch import CATALOGUE
+from shared.classroom.setup_cell import ROOT, SETUP_CELL, colab_address, colab_badge
 
 NOTEBOOKS = sorted(ROOT.glob("[!.]*/*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if path.parent.name != "build"]
@@ -321,7 +321,7 @@ def title_cell(notebook: NotebookNode, path: Path) -> list[str]:
 def setup_cell(notebook: NotebookNode, path: Path) -> list[str]:
     if len(notebook.cells) > 1 and notebook.cells[1].source == SETUP_CELL:
         return []
-    return ["the second cell is not the set-up cell; `python -m shared.setup_cell` refreshes it"]
+    return ["the second cell is not the set-up cell; `python -m shared.classroom.setup_cell` refreshes it"]
 
 
 def course_metadata(notebook: NotebookNode, path: Path) -> list[str]:
@@ -339,7 +339,7 @@ def course_metadata(notebook: NotebookNode, path: Path) -> list[str]:
     parts = {name for _, cell in code_cells(notebook) for name in needed(cell)}
     for name in sorted(parts | set(whole)):
         if name not in CATALOGUE:
-            problems.append(f"needs {name!r}, which shared.downloads.CATALOGUE does not have")
+            problems.append(f"needs {name!r}, which shared.classroom.fetch.CATALOGUE does not have")
     for name in sorted(parts & set(whole)):
         problems.append(f"{name} is needed by single cells: then not by the whole notebook too")
     return problems
@@ -556,7 +556,7 @@ def test_needs_names(cells: list, names: list[str]) -> None:
 
 def test_links_are_found_in_markdown_html_and_code() -> None:
     prose = "[a](../no/a.md) ![b](b.svg 'title') <img src='c.png'> <a href=\"d.ipynb#x\">d</a>"
-    fine = "[e](https://example.org) [f](#here) [g](../shared/setup_cell.py) `[h](h.md)`"
+    fine = "[e](https://example.org) [f](#here) [g](../shared/classroom/setup_cell.py) `[h](h.md)`"
     notebook = v4.new_notebook(
         cells=[v4.new_markdown_cell(f"{prose} {fine}"), v4.new_code_cell("show('no-such')")]
     )

@@ -11,14 +11,14 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from shared.setup_cell import ROOT
+from shared.classroom.setup_cell import ROOT
 
 pytestmark = pytest.mark.slow  # each test starts pytest and kernels
 
-# Stands in for shared.downloads: the files in HAVE can be had, "typo.txt" is not in the catalogue.
+# Stands in for shared.classroom.fetch: the files in HAVE can be had, "typo.txt" is not in the catalogue.
 FAKE_DOWNLOADS = """
 import os, sys, types
-fake = types.ModuleType("shared.downloads")
+fake = types.ModuleType("shared.classroom.fetch")
 class FetchError(RuntimeError):
     pass
 def fetch(name):
@@ -27,7 +27,7 @@ def fetch(name):
     if name not in os.environ["HAVE"].split():
         raise FetchError(f"cannot get {name}: go online.\\nTried: nothing")
 fake.FetchError, fake.fetch = FetchError, fetch
-sys.modules["shared.downloads"] = fake
+sys.modules["shared.classroom.fetch"] = fake
 """
 
 

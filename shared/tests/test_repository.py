@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shared import setup_cell
-from shared.__main__ import CHAPTERS, pins
-from shared.setup_cell import ROOT
+from shared.classroom import setup_cell
+from shared.classroom.cli import CHAPTERS, pins
+from shared.classroom.setup_cell import ROOT
 
 TOP_LEVEL = {"README.md", "requirements.txt", "LICENSE", "data", "assets", "shared", *CHAPTERS}
 MAX_MEGABYTES = 10
@@ -63,7 +63,7 @@ def test_notebooks_packages_are_pinned() -> None:
 
 
 def test_the_address_stands_in_one_place() -> None:
-    """Notebooks and README.md are rewritten by `python -m shared.setup_cell`; others must not."""
+    """Notebooks and README.md are rewritten by `python -m shared.classroom.setup_cell`; others must not."""
     address = setup_cell.REPO.removeprefix("https://github.com/")
     rewritten = {".ipynb", ".md"}
     holders = [
@@ -73,13 +73,13 @@ def test_the_address_stands_in_one_place() -> None:
         and path.suffix not in rewritten
         and address in (ROOT / path).read_text(encoding="utf-8", errors="ignore")
     ]
-    assert holders == ["shared/setup_cell.py"]
+    assert holders == ["shared/classroom/setup_cell.py"]
 
 
 def test_readme_has_the_address() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    assert setup_cell.with_addresses(text) == text, "run `python -m shared.setup_cell`"
+    assert setup_cell.with_addresses(text) == text, "run `python -m shared.classroom.setup_cell`"
 
 
 def test_the_ci_script_runs() -> None:

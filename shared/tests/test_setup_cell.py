@@ -12,8 +12,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from shared import setup_cell
-from shared.setup_cell import PACKAGES, ROOT, SETUP_CELL
+from shared.classroom import setup_cell
+from shared.classroom.setup_cell import PACKAGES, ROOT, SETUP_CELL
 
 pytestmark = pytest.mark.slow  # the cell runs in a Python of its own
 

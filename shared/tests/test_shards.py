@@ -18,7 +18,8 @@ import psutil
 import pytest
 import torch
 
-from shared import files, shards
+from shared import shards
+from shared.classroom import files
 from shared.shards import (
     HUB,
     Documents,

@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import shared.__main__ as door
-from shared.slides import arranged, write_slides
+from shared.classroom.slides import arranged, write_slides
 
 ROOT = Path(__file__).resolve().parents[2]
 

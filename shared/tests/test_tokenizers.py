@@ -18,7 +18,7 @@ import torch
 from tiktoken_ext.openai_public import r50k_pat_str
 
 import shared.tokenizers as tokenizers
-from shared.datasets import FetchError, fetch
+from shared.classroom.fetch import FetchError, fetch
 from shared.tokenizers import (
     END_OF_TEXT,
     BPETokenizer,

@@ -10,18 +10,16 @@ import torch
 from torch import nn
 
 from shared import training
-from shared.datasets import DocumentBatches
+from shared.batches import DocumentBatches
+from shared.classroom.machine import pick_device
 from shared.gpt import GPTConfig, GPTModel, count_parameters
-from shared.modern import muon_and_adamw
+from shared.optim import learning_rate, make_optimizer, muon_and_adamw
 from shared.training import (
     check_finite,
     evaluate_loss,
     half_precision,
-    learning_rate,
     load_state,
-    make_optimizer,
     next_token_loss,
-    pick_device,
     progress,
     save_state,
     series,

@@ -13,13 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from shared import weights
-from shared.datasets import load_instructions, load_tales
-from shared.finetuning import answer, score_answers
+from shared.classroom.files import course_checkpoint
+from shared.classroom.tales import TaleTest
+from shared.classroom.texts import load_instructions, load_tales
 from shared.gpt import GPTConfig, GPTModel
-from shared.tales import TaleTest
+from shared.instructions import answer, score_answers
 from shared.tokenizers import course_tokenizer
 from shared.weights import (
-    course_checkpoint,
     load_checkpoint,
     load_course_model,
     load_torch,

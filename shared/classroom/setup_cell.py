@@ -1,10 +1,10 @@
 """The set-up cell: the second cell of every notebook, written here once.
 
 Notable: this is the only place that holds the address of the course. After editing the cell or
-the address, `python -m shared.setup_cell` rewrites that cell and the "Open in Colab" badges of all
-notebooks, and the addresses in README.md. The environment variable COURSE_REPO names another
-address (a fork, a local clone) without any rewriting. Colab keeps every package it has: only
-missing ones are added, never from requirements.txt.
+the address, `python -m shared.classroom.setup_cell` rewrites that cell and the "Open in Colab"
+badges of all notebooks, and the addresses in README.md. The environment variable COURSE_REPO names
+another address (a fork, a local clone) without any rewriting. Colab keeps every package it has:
+only missing ones are added, never from requirements.txt.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from shared.classroom.files import ROOT
+
 REPO = "https://github.com/OWNER/gpt-from-scratch"
 COLAB = REPO.replace("https://github.com/", "https://colab.research.google.com/github/")
-ROOT = Path(__file__).resolve().parents[1]
 
 # What the notebooks import; Colab has most of it.
 PACKAGES = (
@@ -35,7 +36,7 @@ import sys
 from pathlib import Path
 
 here = Path.cwd()
-found = [folder for folder in (here, *here.parents) if (folder / "shared/setup_cell.py").exists()]
+found = [folder for folder in (here, *here.parents) if (folder / "shared/classroom").exists()]
 root = found[0] if found else here / "gpt-from-scratch"
 on_colab = "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ
 if on_colab and not root.exists():
@@ -44,7 +45,7 @@ if on_colab and not root.exists():
 assert root.exists(), f"start Jupyter inside the folder of the course; {{here}} is outside"
 sys.path.insert(0, str(root))
 
-from shared.setup_cell import start
+from shared.classroom.setup_cell import start
 
 start(seed=123)  # the same random numbers in every run, and one look for all figures"""
 
@@ -65,7 +66,7 @@ def start(seed: int) -> None:
     import numpy as np  # only now: they may just have been installed
     import torch
 
-    from shared.figures import style
+    from shared.classroom.figures import style
 
     random.seed(seed)
     np.random.seed(seed)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "data"  # the bundled texts
+BUILD = ROOT / "build"  # a student's own runs; git ignores it
+BUNDLED = DATA / "checkpoints" / "course.safetensors"
+OWN = BUILD / "checkpoints" / "course.safetensors"
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -27,3 +34,19 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def course_checkpoint(name: str = "course") -> Path:
+    """The student's own checkpoint of that name where there is one, else the bundled one.
+
+    "course" is the pretrained model (chapter 4), "chat" the one that answers (chapter 6).
+    COURSE_CHECKPOINT=bundled always means the bundled one.
+    """
+    own = OWN.with_stem(name)
+    use_own = os.environ.get("COURSE_CHECKPOINT") != "bundled" and own.is_file()
+    return own if use_own else BUNDLED.with_stem(name)
+
+
+def vocabulary() -> str:
+    """A fingerprint of the course's vocabulary, to note in a checkpoint that is made for it."""
+    return hashlib.sha256((DATA / "course.tiktoken").read_bytes()).hexdigest()[:16]

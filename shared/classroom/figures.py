@@ -26,7 +26,7 @@ from matplotlib.patches import Rectangle
 Numbers = Sequence[float]  # a list, an array or a tensor
 Table = Sequence[Numbers]
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 COLOURS = {
     "blue": "#2b6cb0",
     "orange": "#c9580c",

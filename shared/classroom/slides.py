@@ -15,7 +15,7 @@ from string import Template
 import nbformat
 from nbformat import NotebookNode
 
-from shared.files import write_atomically
+from shared.classroom.files import write_atomically
 
 PAGE = Template("""<!doctype html>
 <html lang="en">

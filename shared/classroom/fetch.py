@@ -25,11 +25,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
-from shared.files import write_atomically
-
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "data"  # the bundled texts
-BUILD = ROOT / "build"  # a student's own runs; git ignores it
+from shared.classroom.files import DATA, ROOT, write_atomically
 
 ALLOWED_SCHEMES = ("https://",)  # of redirects too
 CONNECT_SECONDS = 5  # to look a host up and connect

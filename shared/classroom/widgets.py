@@ -29,9 +29,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from shared.attention import attention_weights
+from shared.batches import encode_plain
 from shared.chat import Chat
-from shared.datasets import encode_plain
-from shared.figures import COLOURS, HEAT, visible
+from shared.classroom.figures import COLOURS, HEAT, visible
 from shared.generate import generate, next_token_probs
 from shared.tokenizers import BPETokenizer
 

@@ -1,0 +1,1 @@
+"""What makes it a course: downloads, figures, widgets, checks, the command line."""

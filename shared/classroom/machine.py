@@ -1,0 +1,27 @@
+"""The device."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device to compute on: `name`, else COURSE_DEVICE, else a CUDA GPU, else the CPU.
+
+    Apple's MPS is used only when asked for, and only after it has multiplied two matrices like
+    the CPU does; some versions silently computed something else. Raises RuntimeError otherwise.
+    """
+    name = name or os.environ.get("COURSE_DEVICE")
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        a = torch.linspace(-1, 1, 64 * 64).view(64, 64)
+        same = torch.allclose((a.to(device) @ a.T.to(device)).cpu(), a @ a.T, atol=1e-2)
+    except (RuntimeError, AssertionError) as error:
+        raise RuntimeError(f"device {name!r} cannot be used ({error}): choose 'cpu'") from error
+    if not same:
+        raise RuntimeError(f"device {name!r} multiplies matrices wrongly: choose 'cpu'")
+    return device

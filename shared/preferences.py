@@ -1,0 +1,29 @@
+"""Preferences."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shared.batches import IGNORED
+
+
+# built in: 06_finetune_instructions/preferences_dpo.ipynb
+def answer_log_probs(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability (rows,) of each row's answer: of all its targets that are not IGNORED."""
+    log_probs = model(inputs).float().log_softmax(dim=-1)  # (rows, tokens, vocab)
+    counted = targets != IGNORED
+    each = log_probs.gather(-1, targets.masked_fill(~counted, 0)[..., None])[..., 0]
+    return (each * counted).sum(dim=-1)
+
+
+# built in: 06_finetune_instructions/preferences_dpo.ipynb
+def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1) -> Tensor:
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290): the mean loss.
+
+    `chosen` and `rejected`, each (pairs,), are log-probabilities of the answers, the learning
+    model's minus the frozen reference's. Raises ValueError for a beta that is not above 0.
+    """
+    if beta <= 0:
+        raise ValueError(f"beta is {beta}; it must be above 0 (0.1 is usual)")
+    return -F.logsigmoid(beta * (chosen - rejected)).mean()
