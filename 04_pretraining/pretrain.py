@@ -32,18 +32,12 @@ from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.classroom.files import write_atomically  # noqa: E402
-from shared.classroom.machine import pick_device
-from shared.gpt import PRESETS, GPTConfig, GPTModel, count_parameters  # noqa: E402
-from shared.optim import learning_rate, make_optimizer
+from shared.classroom.machine import pick_device  # noqa: E402
+from shared.classroom.state import restore, save_state  # noqa: E402
+from shared.gpt import GPTConfig, GPTModel, count_parameters  # noqa: E402
+from shared.optim import learning_rate, make_optimizer, optimizer_step  # noqa: E402
 from shared.shards import ShardBatches, read_index  # noqa: E402
-from shared.training import (
-    check_finite,
-    half_precision,
-    load_state,
-    next_token_loss,
-    progress,
-    save_state,
-)
+from shared.training import check_finite, half_precision, next_token_loss, progress  # noqa: E402
 from shared.weights import save_checkpoint  # noqa: E402
 
 
@@ -96,7 +90,7 @@ class Processes:
         return value.item() / self.count
 
     def meet(self) -> None:
-        """Wait until all have come here: who leaves early would take the connection away."""
+        """Wait until all have come here, because a process that ends takes its connection away."""
         if self.count > 1:
             distributed.barrier()
 
@@ -150,14 +144,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def model_config(args: argparse.Namespace) -> GPTConfig:
     """The model's numbers: its preset, the context asked for, and the vocabulary of the shards."""
-    config = replace(PRESETS[args.recipe.model], drop_rate=0.0)
+    config = GPTConfig.preset(args.recipe.model, drop_rate=0.0)
     if args.context:
         config = replace(config, context_length=args.context)
     index = read_index(args.data) if args.data else None
     return replace(config, vocab_size=index["tokenizer"]["vocab_size"]) if index else config
 
 
-def names(data: Path) -> dict[str, str]:
+def fingerprints(data: Path) -> dict[str, str]:
     """What a run was made of: the hash of the vocabulary, and one over all files of the shards."""
     index = read_index(data)
     shards = json.dumps([shard["files"] for shard in index["shards"]], sort_keys=True)
@@ -223,9 +217,9 @@ def validation_loss(
 
 def write_log(path: Path, history: list[dict[str, float]]) -> None:
     """The history as CSV; values that a step does not have stay empty."""
-    names = ["step", "loss", "lr", "val_loss", "tokens", "seconds"]
+    columns = ["step", "loss", "lr", "val_loss", "tokens", "seconds"]
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     write_atomically(path, lambda file: file.write(text.getvalue().encode()))
@@ -249,18 +243,13 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> list[dict[str, f
     optimizer = make_optimizer(model, recipe.weight_decay, recipe.betas)
     scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) is torch.float16)
     stateful = {"model": model, "optimizer": optimizer, "scaler": scaler}
-    settings = {"config": asdict(config), "seed": args.seed, **asdict(recipe), **names(args.data)}
-    state_file, history = args.out / "state.pt", []
+    settings = {"config": asdict(config), "seed": args.seed} | asdict(recipe)
+    settings |= fingerprints(args.data)
+    state_file = args.out / "state.pt"
     if processes.rank == 0:
         for left_over in args.out.glob(".*.part"):  # of a process that was killed while writing
             left_over.unlink()
-    if state_file.exists():
-        state = load_state(state_file, settings)
-        history = state["history"]
-        for name, part in stateful.items():
-            if state[name]:  # a scaler that was switched off has no state
-                part.load_state_dict(state[name])
-        del state  # as large as the model and its optimizer
+    history = restore(state_file, settings, stateful)
     if processes.mean(torch.tensor(float(len(history)), device=device)) != len(history):
         raise ValueError(
             f"{args.out} holds another state on another machine: --out must be a folder that all "
@@ -292,11 +281,7 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> list[dict[str, f
             total += loss.detach()
         loss = processes.mean(total)
         check_finite(loss, step, rate)
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
+        optimizer_step(model, [optimizer], scaler, recipe.clip)
         seconds += time.perf_counter() - started
         tokens = (step + 1) * recipe.global_batch * config.context_length
         row = {"step": step + 1, "loss": loss, "lr": rate, "tokens": tokens, "seconds": seconds}

@@ -1,8 +1,8 @@
 """Causal multi-head attention, as GPT-2 has it (Vaswani et al. 2017, arXiv 1706.03762).
 
 Notable: one fused projection makes queries, keys and values; PyTorch's
-scaled_dot_product_attention does the masked softmax; an optional KV cache keeps the keys and
-values of tokens already read, so that generating a token costs one row of work, not all rows.
+scaled_dot_product_attention does the masked softmax; with a KV cache a new token costs one row of
+work, because the keys and values of the tokens before it are kept.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shared.classroom.errors import must_divide, must_fit
 
-# built in: 03_gpt_architecture/kv_cache.ipynb
+# built in 03_gpt_architecture/kv_cache.ipynb: KVCache, causal_attention, MultiHeadAttention
+
+
 class KVCache:
     """Keys and values of the tokens read so far, for every layer, with room for a full context.
 
@@ -22,9 +25,10 @@ class KVCache:
 
     def __init__(self, model: nn.Module, batch_size: int) -> None:
         config, weight = model.config, model.token_embedding.weight
+        heads = getattr(config, "n_kv_heads", config.n_heads)  # a ModernGPT may have fewer of them
         head_dim = config.emb_dim // config.n_heads
-        shape = (config.n_layers, batch_size, config.n_kv_heads, config.context_length, head_dim)
-        # Autocast computes keys in half precision; the cache follows, or the two could not meet.
+        shape = (config.n_layers, batch_size, heads, config.context_length, head_dim)
+        # Under autocast the keys come in half precision, and the cache must have the same type.
         device = weight.device.type
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         self.keys = torch.zeros(shape, device=weight.device, dtype=half or weight.dtype)
@@ -39,7 +43,32 @@ class KVCache:
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
 
-# built in: 03_gpt_architecture/kv_cache.ipynb
+def causal_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, drop_rate: float = 0.0
+) -> Tensor:
+    """Mix the values that each query may see: → (batch, tokens, heads * head_dim).
+
+    queries are (batch, heads, tokens, head_dim); keys and values may have fewer heads, which are
+    shared, and more tokens: the queries belong to the last ones and see none that follow.
+    """
+    tokens, start = queries.shape[2], keys.shape[2] - queries.shape[2]
+    # A single new token may see everything; several behind a cache need the shifted triangle.
+    mask = None
+    if start and tokens > 1:
+        ones = torch.ones(tokens, start + tokens, dtype=torch.bool, device=queries.device)
+        mask = ones.tril(start)
+    context = F.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        attn_mask=mask,
+        dropout_p=drop_rate,
+        is_causal=start == 0 and tokens > 1,
+        enable_gqa=keys.shape[1] < queries.shape[1],
+    )
+    return context.transpose(1, 2).flatten(2)
+
+
 class MultiHeadAttention(nn.Module):
     """Every token looks back at itself and the tokens before it, `n_heads` ways at once."""
 
@@ -53,11 +82,7 @@ class MultiHeadAttention(nn.Module):
         qkv_bias: bool = False,
     ) -> None:
         super().__init__()
-        if d_out % n_heads:
-            raise ValueError(
-                f"d_out {d_out} cannot be divided among n_heads {n_heads}: "
-                f"choose a number of heads that divides {d_out}"
-            )
+        must_divide(d_out=d_out, n_heads=n_heads)
         self.n_heads = n_heads
         self.context_length = context_length
         self.drop_rate = drop_rate
@@ -72,56 +97,11 @@ class MultiHeadAttention(nn.Module):
         Raises ValueError when the tokens do not fit into `context_length`.
         """
         batch, tokens, _ = x.shape
-        start = cache.length if cache else 0
-        if start + tokens > self.context_length:
-            raise ValueError(
-                f"{start + tokens} tokens do not fit into a context of {self.context_length}: "
-                f"shorten the input to its last {self.context_length} tokens"
-            )
+        must_fit(tokens + (0 if cache is None else cache.length), self.context_length)
         # (batch, tokens, 3 * d_out) → three times (batch, heads, tokens, head_dim)
         qkv = self.qkv(x).view(batch, tokens, 3, self.n_heads, -1)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind()
-        if cache:
+        if cache is not None:
             keys, values = cache.extend(layer, keys, values)
-        # A single new token may see everything; several behind a cache need the shifted triangle.
-        mask = None
-        if start and tokens > 1:
-            mask = torch.ones(tokens, start + tokens, dtype=torch.bool, device=x.device).tril(start)
-        context = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=mask,
-            dropout_p=self.drop_rate if self.training else 0.0,
-            is_causal=start == 0 and tokens > 1,
-        )
-        # (batch, heads, tokens, head_dim) → (batch, tokens, d_out)
-        context = context.transpose(1, 2).reshape(batch, tokens, -1)
+        context = causal_attention(queries, keys, values, self.drop_rate if self.training else 0.0)
         return self.dropout(self.out_proj(context))
-
-
-# built in: 02_attention/heads_at_work.ipynb
-@torch.no_grad()
-def attention_weights(model: nn.Module, ids: Tensor) -> Tensor:
-    """What a GPT's heads look at: (tokens,) ids → weights (layers, heads, tokens, tokens).
-
-    Row i of a table says how token i shares its attention among tokens 0 … i. The fast attention
-    never stores these tables, so they are computed again from the queries and keys of each layer.
-    """
-    seen = []  # of each layer: queries, keys and values, (1, tokens, 3 * emb_dim)
-    hooks = [
-        block.attention.qkv.register_forward_hook(lambda layer, inputs, out: seen.append(out))
-        for block in model.blocks
-    ]
-    was_training = model.training
-    try:
-        model.eval()(ids[None])
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    qkv = torch.cat(seen).unflatten(-1, (3, model.config.n_heads, -1))
-    queries, keys, _ = qkv.permute(2, 0, 3, 1, 4)  # each (layers, heads, tokens, head_dim)
-    scores = queries @ keys.mT / keys.shape[-1] ** 0.5  # (layers, heads, tokens, tokens)
-    ahead = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
-    return scores.masked_fill(ahead, -torch.inf).softmax(dim=-1)

@@ -16,8 +16,9 @@ from shared.attention import KVCache
 from shared.generate import check_sampling, stream
 from shared.gpt import GPTModel
 
+# built in 06_finetune_instructions/chat.ipynb: Chat
 
-# built in: 06_finetune_instructions/chat.ipynb
+
 class Chat:
     """Talk to a model that follows instructions; it sees the exchanges before, if they fit."""
 

@@ -2,8 +2,7 @@
 
 Notable: greedy, temperature, top-k (Fan et al. 2018, arXiv 1805.04833) and top-p (Holtzman et al.
 2020, arXiv 1904.09751) are one function from logits to probabilities; with the KV cache each new
-token costs one row of work and gives the same text as without; the model writes as its `bare`
-twin, since with one token at a time finding and calling its parts would take the most time.
+token costs one row of work and gives the same text as without.
 """
 
 from __future__ import annotations
@@ -14,17 +13,19 @@ import torch
 from torch import Tensor
 
 from shared.attention import KVCache
-from shared.classroom.fast import bare
+from shared.classroom.errors import at_least
+from shared.classroom.fast import streamlined
 from shared.gpt import GPTModel
 
+# built in 04_pretraining/pretraining.ipynb: next_token_probs
 
-# built in: 04_pretraining/pretraining.ipynb
+
 def next_token_probs(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
     """Probabilities of the next token, (…, vocab) → (…, vocab).
 
-    temperature  0 is greedy, below 1 bolder about the favourites, above 1 flatter
+    temperature  0 is greedy; below 1 likely tokens gain, above 1 they lose
     top_k        keep the k most likely tokens
     top_p        keep the most likely tokens that together reach probability p
     Raises ValueError for a negative temperature, top_k < 1, or top_p outside (0, 1].
@@ -71,14 +72,13 @@ def stream(
     again; at the end it holds all but the last. Raises ValueError when it holds all of them.
     """
     check_sampling(temperature, top_k, top_p)
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be 0 or above")
+    at_least(0, max_new_tokens=max_new_tokens)
     if ids.dim() != 2:
         raise ValueError(
             f"ids have shape {tuple(ids.shape)}; a prompt is (batch, tokens): "
             f"add a batch dimension with ids[None]"
         )
-    if cache and cache.length >= ids.shape[1]:
+    if cache is not None and cache.length >= ids.shape[1]:
         raise ValueError(
             f"the cache holds {cache.length} tokens, ids only {ids.shape[1]}: ids must be what "
             f"the cache has read and at least one token more"
@@ -86,16 +86,16 @@ def stream(
     limit = model.config.context_length
     was_training = model.training
     model.eval()
-    fast = bare(model)
+    fast = streamlined(model)
     if cache is None and use_cache:
         with torch.inference_mode():
             cache = KVCache(model, ids.shape[0])
     finished = torch.zeros(ids.shape[0], 1, dtype=torch.bool, device=ids.device)
-    text, unread = [ids], ids[:, cache.length :] if cache else ids
+    text, unread = [ids], ids if cache is None else ids[:, cache.length :]
     try:
         for length in range(ids.shape[1], ids.shape[1] + max_new_tokens):
             with torch.inference_mode():
-                if cache and length <= limit:
+                if cache is not None and length <= limit:
                     logits = fast(unread, cache)[:, -1]
                 else:
                     # Every token of a full window changes its place when the window slides, and

@@ -1,18 +1,21 @@
 """GPT-2, complete (Radford et al. 2019): embeddings, pre-norm blocks, one tied output head.
 
-Notable: learned positions; layer norm before each sub-layer and once at the end; GELU in its tanh
-form; the output head shares its matrix with the token embedding (Press & Wolf 2017,
-arXiv 1608.05859); residual projections start smaller the deeper the network.
+Notable: positions are learned; a layer norm stands before each sub-layer and once at the end; the
+output head shares its matrix with the token embedding (Press & Wolf 2017, arXiv 1608.05859); the
+projections that end in a shortcut start smaller the deeper the network.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
 from shared.attention import KVCache, MultiHeadAttention
+from shared.classroom.errors import at_least, check_id, must_divide, must_fit, one_of, require
+
+# built in 03_gpt_architecture/gpt.ipynb: FeedForward, TransformerBlock, GPTModel, check_ids
 
 
 @dataclass(frozen=True)
@@ -30,30 +33,22 @@ class GPTConfig:
     init_std: float = 0.02  # GPT-2's; narrow models learn to look back sooner with a larger one
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.emb_dim % self.n_heads:
-            raise ValueError(
-                f"emb_dim {self.emb_dim} cannot be divided among n_heads {self.n_heads}: "
-                f"choose a number of heads that divides {self.emb_dim}"
-            )
-        if self.init_std <= 0:
-            raise ValueError(f"init_std is {self.init_std}; it must be above 0")
-        if not 0 <= self.drop_rate < 1:
-            raise ValueError(f"drop_rate is {self.drop_rate}; it must lie in [0, 1)")
-
-    @property
-    def n_kv_heads(self) -> int:
-        """Heads of keys and values: as many as of queries, which `ModernConfig` can change."""
-        return self.n_heads
+        sizes = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
+        at_least(1, **{name: getattr(self, name) for name in sizes})
+        must_divide(emb_dim=self.emb_dim, n_heads=self.n_heads)
+        require(self.init_std > 0, f"init_std is {self.init_std}; it must be above 0")
+        fine = 0 <= self.drop_rate < 1
+        require(fine, f"drop_rate is {self.drop_rate}; it must lie in [0, 1)")
 
     @classmethod
     def preset(cls, name: str, **changes: object) -> GPTConfig:
         """A named configuration: "course", "124M", "355M", "774M" or "1558M"."""
-        if name not in PRESETS:
-            raise ValueError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")
-        return replace(PRESETS[name], **changes)
+        one_of(PRESETS, preset=name)
+        return cls(**asdict(PRESETS[name]) | changes)
+
+    def build(self) -> GPTModel:
+        """The model of this configuration, with random weights."""
+        return GPTModel(self)
 
 
 PRESETS = {
@@ -65,7 +60,6 @@ PRESETS = {
 }
 
 
-# built in: 03_gpt_architecture/gpt.ipynb
 class FeedForward(nn.Module):
     """Each token thinks for itself: widen four times, bend (GELU), narrow again."""
 
@@ -81,22 +75,16 @@ class FeedForward(nn.Module):
         return self.dropout(self.out_proj(self.gelu(self.expand(x))))
 
 
-# built in: 03_gpt_architecture/gpt.ipynb
 class TransformerBlock(nn.Module):
     """Attention, then feed-forward, each behind a layer norm and around a shortcut."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.emb_dim)
+        dim = config.emb_dim
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = MultiHeadAttention(
-            config.emb_dim,
-            config.emb_dim,
-            config.context_length,
-            config.n_heads,
-            config.drop_rate,
-            config.qkv_bias,
+            dim, dim, config.context_length, config.n_heads, config.drop_rate, config.qkv_bias
         )
-        self.norm2 = nn.LayerNorm(config.emb_dim)
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
@@ -105,7 +93,6 @@ class TransformerBlock(nn.Module):
         return x + self.feed_forward(self.norm2(x))
 
 
-# built in: 03_gpt_architecture/gpt.ipynb
 class GPTModel(nn.Module):
     """Token ids in, a score for every possible next token out."""
 
@@ -130,7 +117,8 @@ class GPTModel(nn.Module):
             nn.init.zeros_(module.bias)
         if module is self.position_embedding:
             nn.init.normal_(module.weight, std=0.01)  # as in OpenAI's code, whatever the width
-        # 2 * n_layers shortcuts add up; smaller terms keep their sum at the scale of one.
+        # 2 * n_layers shortcuts add up; smaller terms keep their sum at the scale of one. `apply`
+        # visits the parts of a module before it, so out_proj is drawn once more here.
         if isinstance(module, (MultiHeadAttention, FeedForward)):
             nn.init.normal_(module.out_proj.weight, std=std * (2 * self.config.n_layers) ** -0.5)
 
@@ -140,54 +128,29 @@ class GPTModel(nn.Module):
         With a cache, `ids` holds only the tokens that follow those already cached.
         Raises ValueError for too long an input or an id outside the vocabulary.
         """
-        start = cache.length if cache else 0
+        start = 0 if cache is None else cache.length
         check_ids(ids, start, self.config)
         # Places are taken in order, so their vectors need no looking up.
         positions = self.position_embedding.weight[start : start + ids.shape[1]]
         x = self.dropout(self.token_embedding(ids) + positions)
         for layer, block in enumerate(self.blocks):
             x = block(x, cache, layer)
-        if cache:
+        if cache is not None:
             cache.length += ids.shape[1]
         return self.head(self.final_norm(x))
 
 
-# built in: 03_gpt_architecture/gpt.ipynb
 def check_ids(ids: Tensor, start: int, config: GPTConfig) -> None:
     """Refuse ids that a model cannot read behind `start` tokens: ValueError says which and why."""
-    limit, vocab_size = config.context_length, config.vocab_size
     if ids.dim() != 2 or ids.shape[1] == 0:
         raise ValueError(
             f"ids have shape {tuple(ids.shape)}; the model takes (batch, tokens) with at "
             f"least one token: add a batch dimension with ids[None]"
         )
-    if start + ids.shape[1] > limit:
-        raise ValueError(
-            f"{start + ids.shape[1]} tokens do not fit into context_length {limit}: "
-            f"keep the last {limit} with ids[:, -{limit}:]"
-        )
+    must_fit(start + ids.shape[1], config.context_length)
     if not ids.is_meta and not torch.compiler.is_compiling():
-        low, high = map(int, ids.aminmax())
-        if low < 0 or high >= vocab_size:
-            raise ValueError(
-                f"token id {low if low < 0 else high} is outside the vocabulary of {vocab_size} "
-                f"(0 … {vocab_size - 1}): was the text encoded with this model's tokenizer?"
-            )
-
-
-# built in: 04_pretraining/pretraining.ipynb
-@torch.no_grad()
-def mimetic_init(model: GPTModel, strength: float = 0.5) -> None:
-    """Let attention begin by looking for what resembles the query, and by copying it.
-
-    Keys become similar to queries, and the output projection similar to the transposed values. The
-    idea is from Trockman & Kolter (2023, arXiv 2305.09828), the signs are those that helped here.
-    Changes the model in place; `strength` 0 leaves it as it is.
-    """
-    for block in model.blocks:
-        queries, keys, values = block.attention.qkv.weight.chunk(3)  # each (emb_dim, emb_dim)
-        keys.mul_((1 - strength**2) ** 0.5).add_(strength * queries)
-        block.attention.out_proj.weight.add_(strength * values.T)
+        for id in map(int, ids.aminmax()):
+            check_id(id, config.vocab_size)
 
 
 def count_parameters(model: nn.Module, trainable: bool = False) -> int:

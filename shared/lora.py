@@ -1,17 +1,18 @@
-"""LoRA."""
+"""LoRA: learn two thin matrices beside a frozen one, then merge them into it without a trace.
+
+Source: LoRA: Low-Rank Adaptation of Large Language Models, Hu et al. 2021, arXiv 2106.09685.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+# built in 05_finetune_classification/lora.ipynb: LoRALinear, add_lora, merge_lora, adapter_state
 
-# built in: 05_finetune_classification/lora.ipynb
+
 class LoRALinear(nn.Module):
-    """A frozen linear layer and beside it a thin detour that learns (Hu et al. 2021).
-
-    Source: LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685.
-    """
+    """A frozen linear layer and beside it a thin detour that learns."""
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
@@ -37,7 +38,6 @@ class LoRALinear(nn.Module):
         return self.linear
 
 
-# built in: 05_finetune_classification/lora.ipynb
 def add_lora(model: nn.Module, rank: int = 4, alpha: float | None = None) -> list[str]:
     """Freeze a model, put a LoRALinear in place of every linear layer of its blocks; return them.
 
@@ -55,7 +55,6 @@ def add_lora(model: nn.Module, rank: int = 4, alpha: float | None = None) -> lis
     return names
 
 
-# built in: 05_finetune_classification/lora.ipynb
 def merge_lora(model: nn.Module) -> None:
     """Add every detour to the matrix beside it: ordinary layers again, though still frozen."""
     for name, module in list(model.named_modules()):
@@ -63,7 +62,6 @@ def merge_lora(model: nn.Module) -> None:
             model.set_submodule(name, module.merged())
 
 
-# built in: 05_finetune_classification/lora.ipynb
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     """The tensors that learn, all that has to be saved beside the base model."""
     return {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}

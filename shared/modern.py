@@ -1,21 +1,25 @@
-"""GPT as it is built and trained today: rotary positions, gates, grouped queries, and Muon.
+"""GPT as it is built today: rotary positions, gates, grouped queries, root-mean-square norms.
 
 Notable: nothing here has a bias; positions turn queries and keys instead of being added to the
-embeddings, so attention depends on distances alone; several query heads share one head of keys and
-values, and the KV cache shrinks by that factor. Generation and training are those of GPTModel.
-Muon is an optimizer for the matrices inside; everything else stays with AdamW.
+embeddings; several heads of queries share one head of keys and values, and the KV cache shrinks by
+that factor. Generation and training are those of GPTModel.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.attention import KVCache
+from shared.attention import KVCache, causal_attention
+from shared.classroom.errors import must_divide, one_of, require
 from shared.gpt import GPTConfig, check_ids
+
+# built in 03_gpt_architecture/from_gpt2_to_llama.ipynb: RMSNorm, rotary_table, rotate, SwiGLU,
+#   SquaredReLU, ModernAttention, ModernBlock, ModernGPT
 
 
 @dataclass(frozen=True)
@@ -25,26 +29,27 @@ class ModernConfig(GPTConfig):
     drop_rate: float = 0.0
     n_kv_heads: int = 4  # heads of keys and values; n_heads of queries share them
     feed_forward: str = "swiglu"  # or "relu2"
-    hidden_dim: int = 0  # of it; 0: 8/3 of emb_dim with gates and 4 without, as many numbers
+    hidden_dim: int = 0  # width of the feed-forward; 0 means 8/3 × emb_dim with gates, 4 × without
     rotary_base: float = 10_000.0  # the slowest pair turns once in some 2π × this many tokens
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_kv_heads < 1 or self.n_heads % self.n_kv_heads:
-            raise ValueError(
-                f"n_heads {self.n_heads} cannot share n_kv_heads {self.n_kv_heads}: choose a "
-                f"number that divides {self.n_heads}"
-            )
-        if self.emb_dim // self.n_heads % 2:
-            raise ValueError(
-                f"a head has {self.emb_dim // self.n_heads} dimensions; rotary positions turn "
-                f"pairs: choose emb_dim and n_heads so that a head has an even number"
-            )
-        if self.feed_forward not in ("swiglu", "relu2"):
-            raise ValueError(f"unknown feed_forward {self.feed_forward!r}: choose swiglu or relu2")
+        must_divide(n_heads=self.n_heads, n_kv_heads=self.n_kv_heads)
+        one_of(("swiglu", "relu2"), feed_forward=self.feed_forward)
+        size = self.emb_dim // self.n_heads
+        require(size % 2 == 0, f"a head has {size} dimensions; rotary positions turn pairs of them")
+
+    @classmethod
+    def preset(cls, name: str, **changes: object) -> ModernConfig:
+        """The sizes of `GPTConfig.preset`, with four heads of keys and values where they divide."""
+        shared = math.gcd(4, GPTConfig.preset(name).n_heads)
+        return super().preset(name, **{"n_kv_heads": shared} | changes)
+
+    def build(self) -> ModernGPT:
+        """The model of this configuration, with random weights."""
+        return ModernGPT(self)
 
 
-# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
 class RMSNorm(nn.Module):
     """Divide by the root of the mean square; no mean taken away, no bias.
 
@@ -60,7 +65,6 @@ class RMSNorm(nn.Module):
         return x * (x.pow(2).mean(dim=-1, keepdim=True) + self.eps).rsqrt() * self.gain
 
 
-# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
 def rotary_table(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the angles by which positions turn pairs, each (tokens, head_dim / 2).
 
@@ -72,14 +76,12 @@ def rotary_table(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tu
     return angles.cos(), angles.sin()
 
 
-# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + head_dim / 2) of x, (…, tokens, head_dim), by their angles."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).type_as(x)
 
 
-# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
 class SwiGLU(nn.Module):
     """A feed-forward in which one half opens gates for the other (Shazeer 2020, arXiv 2002.05202).
 
@@ -97,7 +99,6 @@ class SwiGLU(nn.Module):
         return self.out_proj(F.silu(self.gate(x)) * self.expand(x))
 
 
-# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
 class SquaredReLU(nn.Module):
     """A feed-forward that squares what is positive, without gates or bias.
 
@@ -114,7 +115,6 @@ class SquaredReLU(nn.Module):
         return self.out_proj(F.relu(self.expand(x)).square())
 
 
-# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
 class ModernAttention(nn.Module):
     """Causal attention with rotary positions, normalised queries and keys, and shared keys.
 
@@ -135,7 +135,7 @@ class ModernAttention(nn.Module):
     def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         """(batch, tokens, emb_dim) → the same shape; with a cache as in MultiHeadAttention."""
         batch, tokens, _ = x.shape
-        start = cache.length if cache else 0
+        start = 0 if cache is None else cache.length
         # each (batch, heads, tokens, head_dim), with fewer heads of keys and values
         queries, keys, values = (
             part(x).view(batch, tokens, -1, self.head_dim).transpose(1, 2)
@@ -145,23 +145,11 @@ class ModernAttention(nn.Module):
         cos, sin = rotary_table(positions, self.head_dim, self.config.rotary_base)
         queries = rotate(self.query_norm(queries), cos, sin)
         keys = rotate(self.key_norm(keys), cos, sin)
-        if cache:
+        if cache is not None:
             keys, values = cache.extend(layer, keys, values)
-        mask = None
-        if start and tokens > 1:
-            mask = torch.ones(tokens, start + tokens, dtype=torch.bool, device=x.device).tril(start)
-        context = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=mask,
-            is_causal=start == 0 and tokens > 1,
-            enable_gqa=True,
-        )
-        return self.out_proj(context.transpose(1, 2).reshape(batch, tokens, -1))
+        return self.out_proj(causal_attention(queries, keys, values))
 
 
-# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
 class ModernBlock(nn.Module):
     """The block of chapter 3 with new parts in the old places."""
 
@@ -182,7 +170,6 @@ class ModernBlock(nn.Module):
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
-# built in: 03_gpt_architecture/from_gpt2_to_llama.ipynb
 class ModernGPT(nn.Module):
     """Token ids in, logits out, as GPTModel; used with the same generate, train and cache."""
 
@@ -202,10 +189,10 @@ class ModernGPT(nn.Module):
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """(batch, tokens) int64 → logits (batch, tokens, vocab_size); raises as GPTModel."""
-        check_ids(ids, cache.length if cache else 0, self.config)
+        check_ids(ids, 0 if cache is None else cache.length, self.config)
         x = self.token_embedding(ids)
         for layer, block in enumerate(self.blocks):
             x = block(x, cache, layer)
-        if cache:
+        if cache is not None:
             cache.length += ids.shape[1]
         return self.head(self.final_norm(x))

@@ -1,15 +1,21 @@
-"""Optimizers."""
+"""Optimizers: the learning-rate schedule, AdamW, one step of training, and Muon.
+
+Notable: AdamW decays matrices only; the rate warms up and then follows half a cosine; Muon moves
+the matrices inside a network by steps in which every direction counts alike.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+# built in 04_pretraining/pretraining.ipynb: learning_rate, make_optimizer, optimizer_step
+# built in 04_pretraining/training_faster.ipynb: orthogonalize, Muon, muon_and_adamw
 
-# built in: 04_pretraining/pretraining.ipynb
+
 def learning_rate(step: int, steps: int, max_lr: float, warmup: int, min_lr: float) -> float:
     """Linear warm-up over `warmup` steps to `max_lr`, then half a cosine down to `min_lr`."""
     if step < warmup:
@@ -18,7 +24,6 @@ def learning_rate(step: int, steps: int, max_lr: float, warmup: int, min_lr: flo
     return min_lr + (max_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
-# built in: 04_pretraining/pretraining.ipynb
 def make_optimizer(
     model: nn.Module, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.AdamW:
@@ -35,7 +40,25 @@ def make_optimizer(
     return torch.optim.AdamW(groups, lr=1.0, betas=betas, fused=True)
 
 
-# built in: 04_pretraining/training_faster.ipynb
+def optimizer_step(
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    scaler: torch.amp.GradScaler,
+    clip: float,
+) -> None:
+    """Clip the gradients of a model to the norm `clip`, take one step, and clear the gradients.
+
+    `scaler` multiplied the loss for half precision; it knows the factor and takes it out again.
+    """
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)  # clipping must see the true gradients
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    for optimizer in optimizers:
+        scaler.step(optimizer)
+    scaler.update()
+    model.zero_grad()
+
+
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """Bring all singular values of (…, rows, columns) matrices near 1, directions unchanged.
 
@@ -52,7 +75,6 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-# built in: 04_pretraining/training_faster.ipynb
 class Muon(torch.optim.Optimizer):
     """Momentum whose steps are orthogonal matrices: every direction learns equally fast.
 
@@ -93,7 +115,6 @@ class Muon(torch.optim.Optimizer):
         return p.grad.lerp(mean, group["momentum"])
 
 
-# built in: 04_pretraining/training_faster.ipynb
 def muon_and_adamw(
     model: nn.Module,
     muon_lr: float = 0.02,

@@ -1,14 +1,15 @@
-"""Preferences."""
+"""Learning from preferences directly (DPO), without a reward model."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.batches import IGNORED
+from shared.texts import IGNORED
+
+# built in 06_finetune_instructions/preferences_dpo.ipynb: answer_log_probs, dpo_loss
 
 
-# built in: 06_finetune_instructions/preferences_dpo.ipynb
 def answer_log_probs(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """Log-probability (rows,) of each row's answer: of all its targets that are not IGNORED."""
     log_probs = model(inputs).float().log_softmax(dim=-1)  # (rows, tokens, vocab)
@@ -17,7 +18,6 @@ def answer_log_probs(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tenso
     return (each * counted).sum(dim=-1)
 
 
-# built in: 06_finetune_instructions/preferences_dpo.ipynb
 def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1) -> Tensor:
     """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290): the mean loss.
 

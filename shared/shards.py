@@ -32,6 +32,9 @@ import numpy as np
 from shared.classroom.files import write_atomically
 from shared.tokenizers import END_OF_TEXT
 
+# built in 04_pretraining/web_scale.ipynb: split_stream, in_chunks, encode_parallel, write_shard,
+#   ShardBatches, open_shard
+
 if TYPE_CHECKING:  # worker processes only encode; they start faster without PyTorch
     import tiktoken
     from torch import Tensor
@@ -46,7 +49,6 @@ ID = np.dtype("<u2")  # little-endian on every machine
 # -- documents --------------------------------------------------------------------------------
 
 
-# built in: 04_pretraining/web_scale.ipynb
 def split_stream(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
     """Cut a stream of bytes at a separator that may lie across two chunks; no empty pieces."""
     rest = b""
@@ -188,7 +190,6 @@ def encode_chunk(documents: list[str]) -> list[np.ndarray]:
     return [np.array([eot, *_encoder.encode_ordinary(text)], dtype=ID) for text in documents]
 
 
-# built in: 04_pretraining/web_scale.ipynb
 def in_chunks(documents: Iterable[str], size: int = CHUNK) -> Iterator[list[str]]:
     """Lists of documents of some `size` characters together."""
     chunk, length = [], 0
@@ -202,7 +203,6 @@ def in_chunks(documents: Iterable[str], size: int = CHUNK) -> Iterator[list[str]
         yield chunk
 
 
-# built in: 04_pretraining/web_scale.ipynb
 def encode_parallel(
     documents: Iterable[str], tokenizer: tiktoken.Encoding, workers: int
 ) -> Iterator[np.ndarray]:
@@ -251,7 +251,6 @@ def save_whole(path: Path, data: bytes | memoryview) -> None:
         ) from error
 
 
-# built in: 04_pretraining/web_scale.ipynb
 def write_shard(folder: Path, number: int, parts: dict[str, list[np.ndarray]]) -> dict:
     """Write the ids of some documents, one file per split, and return their entry of the index."""
     files = {}
@@ -379,7 +378,6 @@ def _add(folder: Path, index: dict, parts: dict[str, list[np.ndarray]]) -> None:
 # -- reading ----------------------------------------------------------------------------------
 
 
-# built in: 04_pretraining/web_scale.ipynb
 class ShardBatches:
     """batches[step] -> (inputs, targets), each (batch_size, context_length) int64.
 
@@ -436,7 +434,6 @@ class ShardBatches:
         return windows[:, :-1], windows[:, 1:]
 
 
-# built in: 04_pretraining/web_scale.ipynb
 def open_shard(folder: Path, entry: dict) -> np.ndarray:
     """The ids of a file of the index, memory-mapped, after its sha256 has been checked."""
     path = folder / entry["file"]

@@ -1,28 +1,37 @@
 """Tokenizers: text to ids and back, in three steps: characters, words, byte pairs.
 
-Notable: words differ from characters in two methods only. BPETokenizer is byte-level with GPT-2's
-splitting rule, so every Unicode text has ids and comes back unchanged; it trains in seconds (each
-distinct word once, counts updated instead of recounted) and gives the same ids as tiktoken.
-Built in bigram and 01_text_data. BPE: Sennrich et al. 2016, arXiv 1508.07909; Radford et al. 2019.
+Notable: words differ from characters in two methods only. BPETokenizer works on bytes with GPT-2's
+splitting rule, so every text has ids and comes back unchanged. It trains in seconds, because each
+distinct word is looked at once and counts are updated instead of recounted.
+Sources: Sennrich et al. 2016, arXiv 1508.07909; Radford et al. 2019.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
-from operator import index
 from pathlib import Path
 
 import regex
 import tiktoken
 
-from shared.classroom.files import write_atomically
+from shared.classroom.errors import (
+    all_different,
+    at_least,
+    check_id,
+    check_text,
+    require,
+    unknown_token,
+)
+from shared.classroom.files import DATA
+from shared.classroom.ranks import read_ranks, write_ranks
+
+# built in bigram/bigram.ipynb: CharTokenizer, WordTokenizer
+# built in 01_text_data/bpe.ipynb: merge_pair, learn_ranks, encode_piece
 
 UNKNOWN = "<|unk|>"
 END_OF_TEXT = "<|endoftext|>"
@@ -34,10 +43,8 @@ END_OF_TEXT = "<|endoftext|>"
 PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 PIECE = regex.compile(PATTERN)
 CACHE_SIZE = 200_000  # pieces remembered by encode; a book has some 20,000 distinct ones
-REMEDY = "The file is damaged: restore or download it again, or make it anew"
 
 
-# built in: bigram/bigram.ipynb
 class CharTokenizer:
     """One token per character; the vocabulary is every character of a text, sorted."""
 
@@ -69,7 +76,6 @@ class CharTokenizer:
         return self.join([self.vocab[check_id(id, self.vocab_size)] for id in ids])
 
 
-# built in: bigram/bigram.ipynb
 class WordTokenizer(CharTokenizer):
     """One token per word or punctuation mark; white space is dropped, so decoding guesses it."""
 
@@ -84,7 +90,7 @@ class WordTokenizer(CharTokenizer):
 
 class BPETokenizer:
     """Byte pair encoding: begin with the 256 bytes, then merge the most frequent pair, again and
-    again. A token's id is its rank, the order of its birth; special tokens follow the merges.
+    again. A token's id is its rank, in the order of the merges; special tokens follow them.
 
     ranks: bytes → id; special_tokens: text → id; tokens: id → bytes, both kinds.
     """
@@ -92,7 +98,7 @@ class BPETokenizer:
     def __init__(
         self, ranks: dict[bytes, int], special_tokens: Sequence[str] = (END_OF_TEXT,)
     ) -> None:
-        check_special_tokens(special_tokens)
+        all_different(special_tokens=special_tokens)
         self.ranks = ranks
         self.special_tokens = {token: len(ranks) + i for i, token in enumerate(special_tokens)}
         self.tokens = {rank: token for token, rank in ranks.items()}
@@ -112,13 +118,9 @@ class BPETokenizer:
         A special token found in the text is plain text: give documents as a list, not joined by it.
         Raises ValueError for an empty text, too small a size, or one the text cannot fill.
         """
-        check_special_tokens(special_tokens)
+        all_different(special_tokens=special_tokens)
         n_special = len(special_tokens)
-        if vocab_size < 256 + n_special:
-            raise ValueError(
-                f"vocab_size is {vocab_size}; 256 bytes and {n_special} special tokens need at "
-                f"least {256 + n_special}"
-            )
+        at_least(256 + n_special, vocab_size=vocab_size)  # the bytes and the special tokens
         pieces = count_pieces([text] if isinstance(text, str) else text)
         ranks = learn_ranks(pieces, vocab_size - n_special)
         if (reached := len(ranks) + n_special) < vocab_size:
@@ -136,7 +138,9 @@ class BPETokenizer:
         """
         check_text(text)
         allowed = set(self.special_tokens if allowed_special == "all" else allowed_special)
-        check_allowed(allowed, self.special_tokens)
+        unknown = sorted(allowed - self.special_tokens.keys())
+        known = list(self.special_tokens)
+        require(not unknown, f'allowed_special has {unknown}: give a set of {known}, or "all"')
         ids = []
         for part in split_special(text, allowed):
             if part in allowed:
@@ -175,10 +179,7 @@ class BPETokenizer:
 
     @classmethod
     def load(cls, path: str | Path, special_tokens: Sequence[str] = (END_OF_TEXT,)) -> BPETokenizer:
-        """Read what `save` wrote, or GPT-2's own ranks (whose bytes come in another order).
-
-        Raises FileNotFoundError, or ValueError for a damaged file.
-        """
+        """Read what `save` wrote, or GPT-2's own ranks; raises as `read_ranks`."""
         return cls(read_ranks(Path(path)), special_tokens)
 
     def to_tiktoken(self, name: str = "course") -> tiktoken.Encoding:
@@ -190,11 +191,6 @@ class BPETokenizer:
             special_tokens=self.special_tokens,
             explicit_n_vocab=self.vocab_size,
         )
-
-
-# ---------------------------------------------------------------------------------------------
-# The steps of byte pair encoding
-# ---------------------------------------------------------------------------------------------
 
 
 def count_pieces(texts: Iterable[str]) -> Counter[str]:
@@ -209,11 +205,10 @@ def count_pieces(texts: Iterable[str]) -> Counter[str]:
 
 
 def single_bytes(piece: str) -> list[bytes]:
-    """Return the bytes of a piece, one by one: "né" → [b"n", b"\\xc3", b"\\xa9"]."""
+    """The bytes of a piece, one by one: "né" → [b"n", b"\\xc3", b"\\xa9"]."""
     return [bytes([byte]) for byte in piece.encode()]
 
 
-# built in: 01_text_data/bpe.ipynb
 def merge_pair(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
     """Return the word with every occurrence of the pair, from the left, made one token."""
     merged, i = [], 0
@@ -227,7 +222,6 @@ def merge_pair(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
     return merged
 
 
-# built in: 01_text_data/bpe.ipynb
 def learn_ranks(pieces: Counter[str], size: int) -> dict[bytes, int]:
     """Return up to `size` tokens with their ranks: the 256 bytes, then one merge after the other.
 
@@ -265,7 +259,6 @@ def learn_ranks(pieces: Counter[str], size: int) -> dict[bytes, int]:
     return ranks
 
 
-# built in: 01_text_data/bpe.ipynb
 def encode_piece(piece: bytes, ranks: dict[bytes, int]) -> list[int]:
     """Merge neighbours into tokens, lowest rank first and the leftmost among equals.
 
@@ -312,136 +305,9 @@ def split_special(text: str, allowed: Collection[str]) -> list[str]:
     return regex.split(f"({'|'.join(map(regex.escape, longest_first))})", text)
 
 
-# ---------------------------------------------------------------------------------------------
-# Rank files, in tiktoken's format: a line per token, its bytes in base64, a space, its rank
-# ---------------------------------------------------------------------------------------------
-
-
-def write_ranks(ranks: dict[bytes, int], path: Path) -> None:
-    """Write a rank file; if that fails half-way, the old file stays as it was."""
-    in_order = sorted(ranks, key=ranks.__getitem__)
-    lines = [base64.b64encode(token) + b" %d\n" % ranks[token] for token in in_order]
-    write_atomically(path, lambda file: file.writelines(lines))
-
-
-def read_ranks(path: Path) -> dict[bytes, int]:
-    """Read a rank file.
-
-    Raises FileNotFoundError, and ValueError with file, line and remedy for a damaged file. The
-    format has no end mark: a file cut exactly between two lines reads as a smaller vocabulary.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no vocabulary file {path}: check the name, or write one with "
-            f"BPETokenizer.train(text, vocab_size).save(path)"
-        )
-    ranks: dict[bytes, int] = {}
-    number = 0
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            ranks[parse_rank_line(line, ranks)] = number - 1
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}. {REMEDY}") from None
-    if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
-        raise ValueError(
-            f"{path} ends after line {number} and lacks {len(missing)} of the 256 single bytes, "
-            f"the first {missing[0]:#04x}. {REMEDY}"
-        )
-    return ranks
-
-
-def parse_rank_line(line: bytes, ranks: dict[bytes, int]) -> bytes:
-    """Return the token of the next line of a rank file, where `ranks` holds those before it.
-
-    Raises ValueError for what no trained vocabulary can hold.
-    """
-    fields = line.split()
-    if len(fields) != 2:
-        raise ValueError(f"needs a token in base64, a space and its rank, but reads {line[:60]!r}")
-    try:
-        token = base64.b64decode(fields[0], validate=True)
-    except binascii.Error:
-        raise ValueError(f"{fields[0][:60]!r} is not base64") from None
-    if fields[1] != b"%d" % len(ranks):
-        raise ValueError(
-            f"the rank is {fields[1].decode(errors='replace')[:20]!r}, but ranks count up from 0 "
-            f"without gap or repetition, so it must be '{len(ranks)}'"
-        )
-    if token in ranks:
-        raise ValueError(f"the token {token!r} stands in line {ranks[token] + 1} already")
-    if len(token) > 1 and not any(
-        token[:i] in ranks and token[i:] in ranks for i in range(1, len(token))
-    ):
-        raise ValueError(f"the token {token!r} is not made of two tokens of earlier lines")
-    return token
-
-
-# ---------------------------------------------------------------------------------------------
-# Checks
-# ---------------------------------------------------------------------------------------------
-
-
-def check_text(text: str) -> None:
-    """Raise for what is no text: another type, or half a character (a lone surrogate)."""
-    if not isinstance(text, str):
-        raise TypeError(f"a tokenizer reads a text (str), not {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"the text holds a lone surrogate, {text[error.start]!r}, at position {error.start}: "
-            f"that is half a character and has no bytes. Clean the text first, for example with "
-            f"text.encode('utf-8', 'replace').decode()"
-        ) from None
-
-
-def check_id(id: int, vocab_size: int) -> int:
-    """Return the id if the vocabulary has it, else raise."""
-    if not 0 <= index(id) < vocab_size:  # index: whole numbers only, also NumPy's and PyTorch's
-        raise ValueError(
-            f"token id {id} is outside the vocabulary (0 to {vocab_size - 1}): "
-            f"was it made by another tokenizer?"
-        )
-    return index(id)
-
-
-def unknown_token(token: str, vocab_size: int) -> ValueError:
-    """Return the error for a token that is not in a vocabulary made from a text."""
-    return ValueError(
-        f"{token!r} is not in the vocabulary of {vocab_size} tokens: build the tokenizer from a "
-        f"text that has it, or with unk=True, which gives {UNKNOWN} for everything unknown"
-    )
-
-
-def check_special_tokens(special_tokens: Sequence[str]) -> None:
-    """Raise unless the special tokens are a sequence of different, non-empty texts."""
-    distinct = set(special_tokens)
-    if isinstance(special_tokens, str) or "" in distinct or len(distinct) < len(special_tokens):
-        raise ValueError(
-            f"special_tokens is {special_tokens!r}; give a tuple of different, non-empty texts, "
-            f"like ({END_OF_TEXT!r},)"
-        )
-
-
-def check_allowed(allowed: set[str], special_tokens: Collection[str]) -> None:
-    """Raise for an allowed special token that the tokenizer does not have."""
-    if unknown := allowed - set(special_tokens):
-        raise ValueError(
-            f"allowed_special has {sorted(unknown)}, but the special tokens are "
-            f'{list(special_tokens)}: give a set of those, or "all"'
-        )
-
-
-# ---------------------------------------------------------------------------------------------
-# The two vocabularies of the course
-# ---------------------------------------------------------------------------------------------
-
-
 @functools.cache
 def course_tokenizer() -> BPETokenizer:
     """Return the course's own tokenizer, trained on its tales, facts, messages and instructions."""
-    from shared.classroom.files import DATA
-
     return BPETokenizer.load(DATA / "course.tiktoken")
 
 
@@ -449,8 +315,8 @@ def course_tokenizer() -> BPETokenizer:
 def gpt2_tokenizer() -> tiktoken.Encoding:
     """Return GPT-2's tokenizer of 50,257 tokens; its rank file is fetched on first use.
 
-    Raises shared.datasets.FetchError when the file can be had nowhere.
+    Raises FetchError when the file can be had nowhere.
     """
-    from shared.classroom.fetch import fetch
+    from shared.classroom.fetch import fetch  # only here: a process that encodes starts faster
 
     return BPETokenizer.load(fetch("gpt2.tiktoken")).to_tiktoken("gpt2")

@@ -1,8 +1,7 @@
-"""Training: losses, the learning-rate schedule, the loop, and exact save and resume.
+"""Training: the loss, the loop, and exact save and resume.
 
-Notable: AdamW decays matrices only; the rate warms up and then follows a cosine; half precision
-is chosen by what the device can do; which batch comes at which step is a pure function of the
-step, so a resumed run is bit for bit the run that was never stopped (on a CPU).
+Notable: half precision is chosen by what the device can do; which batch comes at which step depends
+on the step alone, so a resumed run is bit for bit the run that was never stopped (on a CPU).
 """
 
 from __future__ import annotations
@@ -17,21 +16,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.classroom.files import write_atomically
 from shared.classroom.machine import pick_device
-from shared.optim import learning_rate, make_optimizer
-from shared.weights import load_torch
+from shared.classroom.state import load_state, restore, save_state  # noqa: F401 (load_state: for users)
+from shared.optim import learning_rate, make_optimizer, optimizer_step
+
+# built in 04_pretraining/pretraining.ipynb: half_precision, next_token_loss, evaluate_loss,
+#   train, check_finite, progress
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, each (batch, tokens) int64
 
 
 class Batches(Protocol):
-    """Anything that gives the batch of a step, such as `shared.datasets.DocumentBatches`."""
+    """Anything that gives the batch of a step, such as `DocumentBatches`."""
 
     def __getitem__(self, step: int) -> Batch: ...
 
 
-# built in: 04_pretraining/pretraining.ipynb
 def half_precision(device: torch.device) -> torch.dtype | None:
     """bf16 on GPUs of compute capability ≥ 8, fp16 on older ones, None (float32) elsewhere."""
     if device.type != "cuda":
@@ -39,13 +39,11 @@ def half_precision(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
 
 
-# built in: 04_pretraining/pretraining.ipynb
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy in nats of (batch, tokens, vocab) logits against (batch, tokens) ids."""
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-# built in: 04_pretraining/pretraining.ipynb
 @torch.no_grad()
 def evaluate_loss(model: nn.Module, batches: Batches, count: int) -> float:
     """Mean loss in nats per token over the first `count` batches, dropout switched off."""
@@ -60,42 +58,6 @@ def evaluate_loss(model: nn.Module, batches: Batches, count: int) -> float:
     return total / count
 
 
-def save_state(path: Path, settings: Mapping, state: Mapping) -> None:
-    """Write everything a run needs to go on: settings, weights, optimizer, random state.
-
-    Raises OSError when it cannot be written; an older state then stays as it was.
-    """
-    state = {"settings": dict(settings), "torch_rng": torch.get_rng_state(), **state}
-    try:
-        write_atomically(path, lambda file: torch.save(state, file))
-    except (OSError, RuntimeError) as error:  # torch.save tells a full disk as a RuntimeError
-        raise OSError(
-            f"{path} could not be written ({error}): make room and run again; a state saved "
-            f"before is whole"
-        ) from error
-
-
-def load_state(path: Path, settings: Mapping) -> dict:
-    """Read what `save_state` wrote.
-
-    Raises ValueError when the run was started with other settings (the message names them) or
-    when the file is no training state.
-    """
-    state = load_torch(path)
-    if not isinstance(state, dict) or not {"settings", "torch_rng"} <= state.keys():
-        raise ValueError(f"{path} holds no training state: remove it to start afresh")
-    for name, value in settings.items():
-        saved = state["settings"].get(name)
-        if saved != value:
-            raise ValueError(
-                f"{path} was saved with {name}={saved}, this run has {name}={value}: "
-                f"use the same settings, or remove the file to start afresh"
-            )
-    torch.set_rng_state(state["torch_rng"])
-    return state
-
-
-# built in: 04_pretraining/pretraining.ipynb
 def train(
     model: nn.Module,
     batches: Batches,
@@ -122,11 +84,10 @@ def train(
 
     Minimises `loss_function(model(inputs), targets)`, a mean in nats over the batch, with AdamW
     or with `optimizers` of your own; then weight_decay and betas are theirs, and the rate of each
-    step multiplies their own rates: give max_lr=1.
-    A row holds step, loss (nats per token or text), lr, and what `evaluate(model)` returned when
-    it ran.
-    With `checkpoint`, the state is written there every `save_every` steps and at the end, and a
-    run that finds it goes on from it. `stop_after` ends the run early, as a break would.
+    step multiplies their own rates: give max_lr=1. A row holds step, loss, lr, and what
+    `evaluate(model)` returned when it ran. With `checkpoint`, the state is written there every
+    `save_every` steps and at the end, and a run that finds it goes on from it. `stop_after` ends
+    the run early, as a break would.
     Raises FloatingPointError when the loss is no longer a finite number.
     """
     device = device or pick_device()
@@ -135,24 +96,12 @@ def train(
     own_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     half = half_precision(device)
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
-    settings = {
-        "steps": steps,
-        "max_lr": max_lr,
-        "min_lr": min_lr,
-        "warmup": warmup,
-        "weight_decay": weight_decay,
-        "betas": betas,
-        "clip": clip,
-        "accumulation": accumulation,
-    }
+    settings = {"steps": steps, "max_lr": max_lr, "min_lr": min_lr, "warmup": warmup,
+                "weight_decay": weight_decay, "betas": betas, "clip": clip,
+                "accumulation": accumulation}  # fmt: skip
     parts = {"model": model, "scaler": scaler}
     parts |= {f"optimizer {number}": each for number, each in enumerate(optimizers)}
-    history: list[dict[str, float]] = []
-    if checkpoint and Path(checkpoint).exists():
-        state = load_state(checkpoint, settings)
-        history = state["history"]
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+    history = restore(checkpoint, settings, parts)
     seconds, tokens, first = 0.0, 0, len(history)
     for step in range(first, steps if stop_after is None else min(steps, stop_after)):
         started = time.perf_counter()
@@ -161,22 +110,16 @@ def train(
             for group, own_rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = own_rate * rate
         loss = 0.0
-        for part in range(accumulation):
-            inputs, targets = batches[step * accumulation + part]
+        for micro_batch in range(accumulation):
+            inputs, targets = batches[step * accumulation + micro_batch]
             with torch.autocast(device.type, dtype=half, enabled=half is not None):
                 logits = model(inputs.to(device))
-                part_loss = loss_function(logits, targets.to(device)) / accumulation
-            scaler.scale(part_loss).backward()
-            loss += part_loss.item()
+                share = loss_function(logits, targets.to(device)) / accumulation
+            scaler.scale(share).backward()
+            loss += share.item()
             tokens += inputs.numel()
         check_finite(loss, step, rate)
-        for optimizer in optimizers:
-            scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
-        for optimizer in optimizers:
-            scaler.step(optimizer)
-        scaler.update()
-        model.zero_grad()
+        optimizer_step(model, optimizers, scaler, clip)
         row = {"step": step, "loss": loss, "lr": rate}
         history.append(row)
         seconds += time.perf_counter() - started
@@ -191,7 +134,6 @@ def train(
     return history
 
 
-# built in: 04_pretraining/pretraining.ipynb
 def check_finite(loss: float, step: int, rate: float) -> None:
     """Stop at once when the loss has become infinite or not a number."""
     if not math.isfinite(loss):
@@ -201,7 +143,6 @@ def check_finite(loss: float, step: int, rate: float) -> None:
         )
 
 
-# built in: 04_pretraining/pretraining.ipynb
 def progress(row: Mapping, steps: int, tokens_per_second: float, seconds_per_step: float) -> str:
     """One line of plain text about a step: where we are, how fast, how long still."""
     left = (steps - 1 - row["step"]) * seconds_per_step / 60

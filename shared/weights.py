@@ -1,51 +1,51 @@
 """Checkpoints: the course's own models, and GPT-2 as OpenAI released it.
 
 Notable: a safetensors file is numbers and a header, so loading one never runs code, as a pickle
-can; the configuration travels in the header, so a checkpoint knows what model it belongs to;
-every file is written beside its place and then moved there, so none is ever half written. GPT-2
+can; the configuration stands in the header, so a checkpoint knows what model it belongs to. GPT-2
 is read tensor by tensor into a model that took no memory before.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
+from shared.classroom.errors import require
 from shared.classroom.files import course_checkpoint, vocabulary, write_atomically
+from shared.classroom.tensors import must_match, read_tensors, tensor_names
 from shared.gpt import GPTConfig, GPTModel
+from shared.lora import LoRALinear
+from shared.modern import ModernConfig, ModernGPT
+
+# built in 04_pretraining/gpt2_weights.ipynb: gpt2_name, read_gpt2
 
 Model = TypeVar("Model", bound=nn.Module)
+KINDS = {kind.__name__: kind for kind in (GPTConfig, ModernConfig)}
 
 
-def load_torch(path: Path) -> object:
-    """`torch.load` restricted to tensors and plain containers; a pickle of code is refused."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path}: train first, or check the path")
-    try:
-        with open(path, "rb") as file:  # a name ending in .safetensors would choose another reader
-            return torch.load(file, map_location="cpu", weights_only=True)
-    # Besides its own errors, PyTorch's unpickler meets damaged bytes with Index- and KeyErrors.
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged, or holds more than tensors and was refused: "
-            f"get the file again from a source you trust"
-        ) from error
+def save_checkpoint(path: Path, model: nn.Module, **notes: object) -> None:
+    """Write a model's weights, its configuration and JSON-ready `notes` to a safetensors file.
 
-
-def save_checkpoint(path: Path, model: GPTModel, **notes: object) -> None:
-    """Write a model's weights, its configuration and JSON-ready `notes` to a safetensors file."""
+    A compiled or wrapped model is saved as the model inside. Raises ValueError for one with LoRA
+    detours, TypeError for notes that JSON does not know.
+    """
+    while inner := getattr(model, "_orig_mod", getattr(model, "module", None)):
+        model = inner
+    if any(isinstance(module, LoRALinear) for module in model.modules()):
+        raise ValueError("the model has LoRA detours: merge_lora first, or save its adapter_state")
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     if model.config.tie_weights:  # then the head is token_embedding.weight; a classifier has none
         tensors.pop("head.weight", None)
-    header = {"config": json.dumps(asdict(model.config)), "notes": json.dumps(notes)}
+    header = {"kind": type(model.config).__name__, "config": json.dumps(asdict(model.config))}
+    header["notes"] = json.dumps(notes)
     write_atomically(path, lambda file: file.write(save(tensors, header)))
 
 
@@ -54,25 +54,20 @@ def read_checkpoint(path: Path) -> tuple[GPTConfig, dict, dict[str, torch.Tensor
 
     Raises FileNotFoundError, or ValueError for a file that is damaged or no course checkpoint.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"no checkpoint {path}: run 04_pretraining/pretraining.ipynb first (for the chat "
-            f"model: 06_finetune_instructions/instructions.ipynb)"
-        )
-    names = tensor_names(path)
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in names}
-    if "config" not in header:
-        raise ValueError(f"{path} has no configuration in its header: not a course checkpoint")
+    header, tensors = read_tensors(path)
     try:
-        config = GPTConfig(**json.loads(header["config"]))
+        config = KINDS[header.get("kind", "GPTConfig")](**json.loads(header["config"]))
+        notes = dict(json.loads(header.get("notes", "{}")))
+        fits = config.n_layers <= len(tensors)
+        require(fits, f"{config.n_layers} layers cannot be made of {len(tensors)} tensors")
+    except KeyError as error:
+        raise ValueError(f"{path} is not a checkpoint of this course: no {error}") from error
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} has a configuration that cannot be used: {error}") from error
-    return config, json.loads(header.get("notes", "{}")), tensors
+        raise ValueError(f"{path} has a header that cannot be used: {error}") from error
+    return config, notes, tensors
 
 
-def load_checkpoint(path: Path, config: GPTConfig | None = None) -> GPTModel:
+def load_checkpoint(path: Path, config: GPTConfig | None = None) -> GPTModel | ModernGPT:
     """The model of a checkpoint, in evaluation mode.
 
     With `config`, the file must hold that configuration. Raises ValueError naming every field
@@ -81,27 +76,26 @@ def load_checkpoint(path: Path, config: GPTConfig | None = None) -> GPTModel:
     saved, _, tensors = read_checkpoint(path)
     if config is not None and config != saved:
         ours, theirs = asdict(config), asdict(saved)
-        fields = [f"{k} is {theirs[k]}, not {ours[k]}" for k in ours if ours[k] != theirs[k]]
-        raise ValueError(f"{path} holds another model: {'; '.join(fields)}")
-    model = GPTModel(saved)
-    if saved.tie_weights:
-        tensors = {**tensors, "head.weight": tensors.get("token_embedding.weight")}
-    return fill(model, tensors, path)
+        differ = [k for k in ours | theirs if ours.get(k) != theirs.get(k)]
+        fields = [f"{k} is {theirs.get(k)}, not {ours.get(k)}" for k in differ]
+        kinds = f"{type(saved).__name__} for {type(config).__name__}"
+        raise ValueError(f"{path} holds another model: {'; '.join(fields) or kinds}")
+    return fill(saved.build, saved, tensors, path)
 
 
-def fill(model: Model, tensors: dict[str, torch.Tensor], path: Path) -> Model:
-    """Put the tensors of a file into a model, and it into evaluation mode.
+def fill(
+    build: Callable[[], Model], config: GPTConfig, tensors: dict[str, torch.Tensor], path: Path
+) -> Model:
+    """Build a model and give it the tensors of a file; return it in evaluation mode.
 
     Raises ValueError naming every tensor that is missing, unknown, or of another shape.
     """
-    expected = model.state_dict()
-    wrong = [
-        f"{name} {'is missing' if tensors.get(name) is None else 'has another shape'}"
-        for name, tensor in expected.items()
-        if tensors.get(name) is None or tensors[name].shape != tensor.shape
-    ] + [f"{name} is unknown" for name in tensors.keys() - expected.keys()]
-    if wrong:
-        raise ValueError(f"{path} does not fit its own configuration: {'; '.join(wrong)}")
+    with torch.device("meta"):  # shapes without memory: the file may ask for anything
+        expected = build().state_dict()
+    if config.tie_weights and "head.weight" in expected:
+        tensors = tensors | {"head.weight": tensors.get("token_embedding.weight")}
+    must_match(tensors, expected, path)
+    model = build()
     model.load_state_dict(tensors)
     return model.eval()
 
@@ -112,18 +106,13 @@ def load_course_model(name: str = "course") -> GPTModel:
     Raises ValueError for one that was trained with another vocabulary: it would talk nonsense.
     """
     path = course_checkpoint(name)
-    _, notes, _ = read_checkpoint(path)
-    if notes.get("vocabulary") != vocabulary():
+    if read_checkpoint(path)[1].get("vocabulary") != vocabulary():
         raise ValueError(
             f"{path} was trained with another vocabulary than today's data/course.tiktoken: "
             f"remove it, train again, or set COURSE_CHECKPOINT=bundled"
         )
     return load_checkpoint(path)
 
-
-# ---------------------------------------------------------------------------------------------
-# GPT-2
-# ---------------------------------------------------------------------------------------------
 
 GPT2_NAMES = {  # ours: OpenAI's
     "token_embedding": "wte",
@@ -140,7 +129,6 @@ GPT2_NAMES = {  # ours: OpenAI's
 }
 
 
-# built in: 04_pretraining/gpt2_weights.ipynb
 def gpt2_name(ours: str) -> str:
     """What GPT-2's checkpoint calls a tensor: blocks.0.norm1.weight → h.0.ln_1.weight."""
     for mine, theirs in GPT2_NAMES.items():
@@ -148,24 +136,6 @@ def gpt2_name(ours: str) -> str:
     return ours
 
 
-def tensor_names(path: Path) -> list[str]:
-    """The names of the tensors in a safetensors file.
-
-    Raises FileNotFoundError, or ValueError for a file that is damaged or of another kind.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path}: fetch or train it first, or check the path")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged, or no safetensors file ({error}): pickles (.pt, .bin) are never "
-            f"opened here; save the model with save_checkpoint and load that"
-        ) from error
-
-
-# built in: 04_pretraining/gpt2_weights.ipynb
 def read_gpt2(path: Path, config: GPTConfig) -> GPTModel:
     """The model of a safetensors file in GPT-2's layout (Radford et al. 2019), ready to use.
 

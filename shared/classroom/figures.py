@@ -38,7 +38,9 @@ COLOURS = {
     "paper": "#fcfbf8",  # the card behind every figure
     "line": "#d5d2ca",
 }
-LINE = 84  # characters in a line of the surprise strip
+LINE = 84  # characters in a line of a strip
+# How a word stands in a strip. Tokens are plain text: a $ in them does not begin a formula.
+WORD = dict(size=9.5, family="DejaVu Sans Mono", ha="center", va="center", parse_math=False)
 HEAT = LinearSegmentedColormap.from_list("course", ["#fdf6ec", "#f6c583", "#dd7a2a", "#8f3606"])
 
 
@@ -112,6 +114,7 @@ def _end_labels(ax: Axes, labels: Sequence[tuple[float, str, str]], gap: float =
     for above, i in enumerate(reversed(range(len(heights)))):  # then down from the top
         heights[i] = min(heights[i], 1 - gap * above)
     place = {"xycoords": ax.get_yaxis_transform(), "textcoords": ax.transAxes, "va": "center"}
+    place |= {"parse_math": False}  # a name may hold a $
     for (y, text, colour), height in zip(labels, heights, strict=True):
         lead = {"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkB": 0, "relpos": (0, 0.5)}
         ax.annotate(text, (1, y), (1.035, height), arrowprops=lead, color=colour, **place)
@@ -159,21 +162,6 @@ def recall_curves(
     return fig, ax
 
 
-def probability_bars(
-    tokens: Sequence[str], probs: Numbers, target: str | None = None, title: str | None = None
-) -> tuple[Figure, Axes]:
-    """Horizontal bars of token probabilities, the first on top; `target` is drawn in orange."""
-    fig, ax = plt.subplots(figsize=(5.4, 0.8 + 0.3 * len(tokens)))
-    colours = [COLOURS["orange" if token == target else "blue"] for token in tokens]
-    rows = range(len(tokens))
-    bars = ax.barh(rows, probs := np.asarray(probs), color=colours, height=0.7)
-    ax.bar_label(bars, [f"{p:.3f}" for p in probs], padding=4, color=COLOURS["ink"])
-    ax.set_yticks(rows, [visible(token) for token in tokens], color=COLOURS["ink"])
-    ax.set(xlabel="probability", title=title, xlim=(0, 1.18 * max(probs)))
-    ax.invert_yaxis()
-    return fig, ax
-
-
 def _flow(tokens: Sequence[str]) -> tuple[list[str], list[tuple[float, int]]]:
     """Tokens as a text of several lines: what to write, and where, as (x, line)."""
     texts = [visible(token.strip() or token) for token in tokens]
@@ -199,9 +187,8 @@ def surprise_strip(
         share, width = nats / top, len(text) + 1
         ax.add_patch(Rectangle((x, row), width, 0.56, color=HEAT(share), lw=0))
         ax.add_patch(Rectangle((x, row + 0.6), width, 0.2, color=HEAT(floor / top), lw=0))
-        look = {"size": 9.5, "family": "DejaVu Sans Mono", "ha": "center", "va": "center"}
         ink = COLOURS["paper" if share > 0.6 else "ink"]
-        ax.text(x + width / 2, row + 0.3, text, color=ink, **look)
+        ax.text(x + width / 2, row + 0.3, text, color=ink, **WORD)
     ax.set(xlim=(0, LINE), ylim=(line + 0.95, -0.1), title=title)
     ax.axis("off")
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, top), HEAT)
@@ -224,8 +211,8 @@ def _heat_table(
         ax.text(column, row, text, ha="center", va="center", color=ink, size=9)
     names = [visible(label) for label in labels]
     turn = {"rotation": 90} if max(map(len, names)) > 3 else {}
-    ax.set_xticks(range(len(names)), names, **turn)
-    ax.set_yticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), names, parse_math=False, **turn)
+    ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.xaxis.tick_top()
     ax.tick_params(length=0, labelcolor=COLOURS["ink"])
     ax.spines[:].set_visible(False)
@@ -267,8 +254,7 @@ def attention_strip(
         colour = HEAT(weight) if at <= looking else "none"
         ax.add_patch(Rectangle((x, line), len(text) + 1, 0.72, facecolor=colour, **frame))
         ink = COLOURS["paper" if weight > 0.6 else "ink" if at <= looking else "grey"]
-        look = {"size": 9.5, "family": "DejaVu Sans Mono", "ha": "center", "va": "center"}
-        ax.text(x + (len(text) + 1) / 2, line + 0.36, text, color=ink, zorder=4, **look)
+        ax.text(x + (len(text) + 1) / 2, line + 0.36, text, color=ink, zorder=4, **WORD)
     ax.set(xlim=(-0.3, LINE), ylim=(lines, -0.1), title=title)
     ax.axis("off")
     return fig, ax

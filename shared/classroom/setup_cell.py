@@ -24,8 +24,8 @@ COLAB = REPO.replace("https://github.com/", "https://colab.research.google.com/g
 
 # What the notebooks import; Colab has most of it.
 PACKAGES = (
-    "torch numpy pandas matplotlib IPython ipywidgets requests regex tiktoken safetensors "
-    "huggingface_hub"
+    "torch numpy pandas matplotlib IPython ipywidgets pooch tqdm requests regex tiktoken "
+    "safetensors huggingface_hub"
 ).split()
 
 SETUP_CELL = f"""\
@@ -62,6 +62,10 @@ def start(seed: int) -> None:
                 "pip install -r requirements.txt"
             )
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
+
+    # Two OpenMP threads that wait for each other by spinning lose most of their time as soon as
+    # anything else runs. PyTorch reads this when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     import numpy as np  # only now: they may just have been installed
     import torch
@@ -106,23 +110,18 @@ def rewrite(notebook: Path) -> bool:
         raise ValueError(f"{notebook}: its second cell is not the set-up cell; insert one first")
     before = first.source, second.source
     first.source, second.source = with_addresses(first.source), SETUP_CELL
-    if (first.source, second.source) == before:
-        return False
-    nbformat.write(content, notebook)
-    return True
+    if changed := (first.source, second.source) != before:
+        nbformat.write(content, notebook)
+    return changed
 
 
 def main() -> None:
-    changed = [path for path in sorted(ROOT.glob("*/*.ipynb")) if rewrite(path)]
+    for path in sorted(ROOT.glob("*/*.ipynb")):
+        if rewrite(path):
+            print(f"rewrote {path.relative_to(ROOT)}")
     readme = ROOT / "README.md"
-    if readme.exists():
-        text = readme.read_text(encoding="utf-8")
-        if with_addresses(text) != text:
-            readme.write_text(with_addresses(text), encoding="utf-8")
-            changed.append(readme)
-    for path in changed:
-        print(f"rewrote {path.relative_to(ROOT)}")
-    print(f"{len(changed)} files rewritten; the address is {REPO}")
+    readme.write_text(with_addresses(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"All notebooks and README.md have the address {REPO}")
 
 
 if __name__ == "__main__":

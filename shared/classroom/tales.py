@@ -8,6 +8,8 @@ is certain and a reader who does not can only guess: that is recall accuracy.
 from __future__ import annotations
 
 import math
+import random
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
@@ -16,7 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.world import Reading, explain
+from data.instructions import Entry
+from data.world import Reading, explain, world
+
+# built in 06_finetune_instructions/instructions.ipynb: rename
 
 
 class MarkedTale(NamedTuple):
@@ -111,3 +116,17 @@ class TaleTest:
             for tale, rows in zip(batch, log_probs, strict=True):
                 yield tale, rows[: len(tale.ids) - 1]
         model.train(was_training)
+
+
+def rename(entry: Entry, rng: random.Random) -> Entry:
+    """The entry with the names of the valley dealt anew; what is asked does not depend on them.
+
+    He stays he and she stays she, so that pronouns stay right.
+    """
+    names, dealt = world().kinds["name"], {}
+    for pronoun in ("he", "she"):
+        group = [name["name"] for name in names if name["he"] == pronoun]
+        dealt |= zip(group, rng.sample(group, len(group)), strict=True)
+    known = re.compile(rf"\b({'|'.join(dealt)})\b")
+    texts = {key: entry.get(key, "") for key in ("instruction", "input", "output")}
+    return entry | {key: known.sub(lambda m: dealt[m[0]], text) for key, text in texts.items()}

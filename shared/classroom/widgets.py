@@ -1,14 +1,15 @@
 """The explorers: type, move a slider, and see at once what changes.
 
-tokenizer_playground  a text in coloured tokens with their ids, cut by one tokenizer or another
-merge_stepper         the merges of byte pair encoding, one by one
-attention_explorer    layer, head and token: where that token looks in a text
-sampling_explorer     temperature, top-k, top-p and seed: the bars of the next token, and a text
-figure_explorer       a slider, and a figure drawn from its value
-message_explorer      a message, and how a classifier's suspicion grows from token to token
-chat_box              a conversation with a model, token by token, which can be stopped
-Notable: all is HTML or one picture, so nothing flickers; only what ipywidgets 7 and 8 share; beside
-each explorer a figure that shows the same where no Python runs.
+TokenizerPlayground  a text in coloured tokens with their ids, cut by one tokenizer or another
+MergeStepper         the merges of byte pair encoding, one by one
+AttentionExplorer    layer, head and token: where that token looks in a text
+SamplingExplorer     temperature, top-k, top-p and seed: the bars of the next token, and a text
+FigureExplorer       a slider, and a figure drawn from its value
+MessageExplorer      a message, and how a classifier's suspicion grows from token to token
+ChatBox              a conversation with a model, token by token, which can be stopped
+Notable: everything is HTML or one picture whose value changes in place, so nothing flickers, as an
+Output widget (interactive_output) would when it is emptied and filled again. Only what ipywidgets 7
+and 8 share is used. Each explorer has a figure beside it that shows the same where no Python runs.
 """
 
 from __future__ import annotations
@@ -28,16 +29,26 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from shared.attention import attention_weights
-from shared.batches import encode_plain
 from shared.chat import Chat
 from shared.classroom.figures import COLOURS, HEAT, visible
+from shared.classroom.heads import attention_weights
 from shared.generate import generate, next_token_probs
+from shared.texts import encode_plain
 from shared.tokenizers import BPETokenizer
 
 SETTINGS = [{"temperature": value} for value in (1.0, 0.5, 1.5)] + [{"top_k": 3}, {"top_p": 0.8}]
 BAR = '<div style="background:{};width:{:.0f}px;height:{}px"></div>'
+LOOK = {"style": {"description_width": "90px"}, "layout": {"width": "95%"}}
 TINTS = ("#dbe7f5", "#fbe3cf", "#d6ebe1", "#e6def3", "#f4e8c4")  # backgrounds of tokens, in turn
+
+
+class Explorer(VBox):
+    """A column of controls and what they show; `words` describe it where it cannot be drawn."""
+
+    words = ""
+
+    def __repr__(self) -> str:
+        return self.words
 
 
 def pieces(tokenizer: Any, text: str) -> list[tuple[str, int]]:
@@ -67,14 +78,26 @@ def _boxes(tokens: list[tuple[str, int]]) -> str:
     return f'<div style="line-height:1.3">{boxes}</div>'
 
 
-class TokenizerPlayground(VBox):
+def _heat_box(token: str, share: float, frame: str = "transparent") -> str:
+    """A token as a box, darker the nearer its share is to 1; the pointer shows the number."""
+    return (
+        f'<span style="display:inline-block;white-space:pre;margin:1px;padding:1px 4px;'
+        f"border:2px solid {frame};border-radius:4px;background:{to_hex(HEAT(share))};"
+        f'color:{COLOURS["paper" if share > 0.6 else "ink"]}" title="{share:.3f}">'
+        f"{escape(token)}</span>"
+    )
+
+
+class TokenizerPlayground(Explorer):
     """A text field, a switch between tokenizers, and the text in coloured tokens with their ids."""
+
+    words = "tokenizer playground: run this cell in Jupyter or Colab to type into it"
 
     def __init__(self, tokenizers: Mapping[str, Any], text: str) -> None:
         if not tokenizers:
             raise ValueError("there is no tokenizer to play with: give at least one, with its name")
         self.tokenizers = dict(tokenizers)
-        self.text = Text(text, description="text", layout={"width": "95%"})
+        self.text = Text(text, description="text", **LOOK)
         self.choice = ToggleButtons(options=list(self.tokenizers), description="cut into")
         self.count, self.tokens = HTML(), HTML()
         super().__init__([self.text, self.choice, self.count, self.tokens])
@@ -92,22 +115,17 @@ class TokenizerPlayground(VBox):
         self.count.value = f"<b>{_count(tokens, text)}</b>"
         self.tokens.value = _boxes(tokens)
 
-    def __repr__(self) -> str:
-        return "tokenizer playground: run this cell in Jupyter or Colab to type into it"
 
-
-tokenizer_playground = TokenizerPlayground
-
-
-class MergeStepper(VBox):
+class MergeStepper(Explorer):
     """A slider over the merges of a BPETokenizer: the text as only the first ones leave it."""
+
+    words = "merge stepper: run this cell in Jupyter or Colab to move its slider"
 
     def __init__(self, tokenizer: BPETokenizer, text: str) -> None:
         self.tokenizer = tokenizer
         self.merges = sorted(tokenizer.ranks, key=tokenizer.ranks.get)[256:]
-        look = {"style": {"description_width": "60px"}, "layout": {"width": "95%"}}
-        self.text = Text(text, description="text", **look)
-        self.step = IntSlider(0, min=0, max=len(self.merges), description="merges", **look)
+        self.text = Text(text, description="text", **LOOK)
+        self.step = IntSlider(0, min=0, max=len(self.merges), description="merges", **LOOK)
         self.count, self.tokens = HTML(), HTML()
         super().__init__([self.text, self.step, self.count, self.tokens])
         self.text.observe(self._show, "value")
@@ -120,12 +138,6 @@ class MergeStepper(VBox):
         last = f", the last one: {visible(self.merges[step - 1].decode(errors='replace'))}"
         self.count.value = f"<b>{_count(tokens, text)}</b>{escape(last) if step else ''}"
         self.tokens.value = _boxes(tokens)
-
-    def __repr__(self) -> str:
-        return "merge stepper: run this cell in Jupyter or Colab to move its slider"
-
-
-merge_stepper = MergeStepper
 
 
 def first_merges(tokenizer: BPETokenizer, merges: int) -> BPETokenizer:
@@ -146,7 +158,7 @@ def tokenizer_figure(tokenizers: Mapping[str, Any], text: str) -> tuple[Figure, 
         for (token, id), tint in zip(tokens, cycle(TINTS), strict=False):
             width = 1.15 * max(len(token), 0.8 * len(str(id))) + 1.2  # in hundredths of the figure
             ax.barh(0.55, width - 0.3, left=at, height=0.8, color=tint)
-            middle = {"x": at + width / 2, "ha": "center", "va": "center"}
+            middle = {"x": at + width / 2, "ha": "center", "va": "center", "parse_math": False}
             ax.text(y=0.7, s=token, size=9, **middle)
             ax.text(y=0.32, s=id, size=7, color=COLOURS["grey"], **middle)
             at += width
@@ -154,22 +166,23 @@ def tokenizer_figure(tokenizers: Mapping[str, Any], text: str) -> tuple[Figure, 
     return fig, list(grid[:, 0])
 
 
-class AttentionExplorer(VBox):
+class AttentionExplorer(Explorer):
     """Sliders for layer, head and token; the text, darker where that token looks.
 
     model: a GPTModel; the text must fit into its context.
     """
 
+    words = "attention explorer: run this cell in Jupyter or Colab to move its sliders"
+
     def __init__(
         self, model: nn.Module, tokenizer: Any, text: str, layer: int = 1, head: int = 1
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        look = {"style": {"description_width": "60px"}, "layout": {"width": "95%"}}
-        self.text = Text(text, description="text", **look)
+        self.text = Text(text, description="text", **LOOK)
         layers, heads = model.config.n_layers, model.config.n_heads
-        self.layer = IntSlider(layer, min=1, max=layers, description="layer", **look)
-        self.head = IntSlider(head, min=1, max=heads, description="head", **look)
-        self.token = IntSlider(0, min=0, max=0, description="token", **look)
+        self.layer = IntSlider(layer, min=1, max=layers, description="layer", **LOOK)
+        self.head = IntSlider(head, min=1, max=heads, description="head", **LOOK)
+        self.token = IntSlider(0, min=0, max=0, description="token", **LOOK)
         self.tokens = HTML()
         super().__init__([self.text, self.layer, self.head, self.token, self.tokens])
         self.text.observe(self._new_text, "value")
@@ -197,22 +210,10 @@ class AttentionExplorer(VBox):
         row = self.weights[self.layer.value - 1, self.head.value - 1, looking].tolist()
         boxes = ""
         for at, (piece, weight) in enumerate(zip(self.pieces, row, strict=True)):
-            ink = COLOURS["paper" if weight > 0.6 else "ink"]
-            frame = COLOURS["blue"] if at == looking else "transparent"
-            boxes += (
-                f'<span style="display:inline-block;white-space:pre;margin:1px;padding:1px 4px;'
-                f"border:2px solid {frame};border-radius:4px;color:{ink};"
-                f'background:{to_hex(HEAT(weight))}" title="{weight:.3f}">{escape(piece)}</span>'
-            )
+            boxes += _heat_box(piece, weight, COLOURS["blue"] if at == looking else "transparent")
         most = max(range(len(row)), key=row.__getitem__)
         note = f"{self.pieces[looking]} looks most at {self.pieces[most]} ({row[most]:.2f})"
         self.tokens.value = f'<div style="line-height:1.6">{boxes}</div><b>{escape(note)}</b>'
-
-    def __repr__(self) -> str:
-        return "attention explorer: run this cell in Jupyter or Colab to move its sliders"
-
-
-attention_explorer = AttentionExplorer
 
 
 @torch.no_grad()
@@ -235,31 +236,32 @@ def _bars(tokenizer: Any, logits: Tensor, setting: dict[str, Any], top: int) -> 
     return [(visible(tokenizer.decode([i])), before[i].item(), after[i].item()) for i in ids]
 
 
-class SamplingExplorer(VBox):
+class SamplingExplorer(Explorer):
     """Sliders, the `top` bars of the next token that they change, and a button that writes.
 
     model(ids (1, tokens)) -> logits (1, tokens, vocab). Stops at the tokenizer's end of text.
     """
+
+    words = "sampling explorer: run this cell in Jupyter or Colab to move its sliders"
 
     def __init__(
         self, model: nn.Module, tokenizer: Any, prompt: str, max_new_tokens: int = 80, top: int = 12
     ) -> None:
         self.model, self.tokenizer, self.top, self.length = model, tokenizer, top, max_new_tokens
         self.eos_id = getattr(tokenizer, "eot_id", getattr(tokenizer, "eot_token", None))
-        half = {"layout": {"width": "50%"}}
-        look = {"style": {"description_width": "90px"}, "layout": {"width": "95%"}}
-        self.prompt = Text(prompt, description="prompt", **look)
+        self.prompt = Text(prompt, description="prompt", **LOOK)
         self.temperature = FloatSlider(
-            1, min=0, max=2, step=0.05, description="temperature", **look
+            1, min=0, max=2, step=0.05, description="temperature", **LOOK
         )
-        self.top_k = IntSlider(0, min=0, max=50, description="top-k (0: off)", **look)
-        self.top_p = FloatSlider(1, min=0.05, max=1, step=0.05, description="top-p", **look)
-        self.seed = IntSlider(1, min=1, max=100, description="seed", **look)
+        self.top_k = IntSlider(0, min=0, max=50, description="top-k (0: off)", **LOOK)
+        self.top_p = FloatSlider(1, min=0.05, max=1, step=0.05, description="top-p", **LOOK)
+        self.seed = IntSlider(1, min=1, max=100, description="seed", **LOOK)
         self.button = Button(description="write", button_style="primary")
         self.bars, self.text = HTML(), HTML()
         sliders = [self.temperature, self.top_k, self.top_p, self.seed]
-        halves = VBox([*sliders, self.bars], **half), VBox([self.button, self.text], **half)
-        super().__init__([self.prompt, HBox(halves)])
+        halves = [[*sliders, self.bars], [self.button, self.text]]
+        columns = [VBox(half, layout={"width": "50%"}) for half in halves]
+        super().__init__([self.prompt, HBox(columns)])
         self.prompt.observe(self._new_prompt, "value")
         for control in sliders[:3]:
             control.observe(self._new_bars, "value")
@@ -307,12 +309,6 @@ class SamplingExplorer(VBox):
         text = f'<div style="white-space:pre-wrap;line-height:1.5">{head}<b>{told}</b>{rest}</div>'
         self.text.value = f"{text}<small>{said}, seed {self.seed.value}</small>"
 
-    def __repr__(self) -> str:
-        return "sampling explorer: run this cell in Jupyter or Colab to move its sliders"
-
-
-sampling_explorer = SamplingExplorer
-
 
 def sampling_figure(
     model: nn.Module, tokenizer: Any, prompt: str, settings: list[dict] = SETTINGS, top: int = 9
@@ -327,24 +323,26 @@ def sampling_figure(
         ax.barh(rows, before, height=0.8, color=COLOURS["line"])
         ax.barh(rows, after, height=0.45, color=COLOURS["blue"])
         ax.set_title(", ".join(f"{k.replace('_', '-')} {v}" for k, v in setting.items()), size=10)
-        ax.set(xlim=(0, 1.15), xticks=(0, 0.5, 1), yticks=rows, yticklabels=names)
+        ax.set(xlim=(0, 1.15), xticks=(0, 0.5, 1))
+        ax.set_yticks(rows, names, parse_math=False)
     grid[0, 0].invert_yaxis()
     fig.supxlabel("probability (grey: the model's own; blue: after the setting)", size=10)
     return fig, grid[0]
 
 
-class FigureExplorer(VBox):
+class FigureExplorer(Explorer):
     """A slider over low … high, and what `draw` makes of its value: a matplotlib figure."""
+
+    words = "figure explorer: run this cell in Jupyter or Colab to move its slider"
 
     def __init__(
         self, draw: Callable[[float], Figure], name: str, value: float, low: float, high: float
     ) -> None:
         self.draw = draw
-        look = {"style": {"description_width": "90px"}, "layout": {"width": "60%"}}
-        step = (high - low) / 100
         # A figure takes a while: draw when the slider is let go, not at every place it passes.
-        look |= {"continuous_update": False, "step": step}
-        self.slider = FloatSlider(value, min=low, max=high, description=name, **look)
+        look = LOOK | {"layout": {"width": "60%"}, "continuous_update": False}
+        step = (high - low) / 100
+        self.slider = FloatSlider(value, min=low, max=high, step=step, description=name, **look)
         self.image = Image(format="png", width=480)
         super().__init__([self.slider, self.image])
         self.slider.observe(self._show, "value")
@@ -356,18 +354,14 @@ class FigureExplorer(VBox):
         plt.close(fig)  # or the notebook would show it once more
         self.image.value = file.getvalue()
 
-    def __repr__(self) -> str:
-        return "figure explorer: run this cell in Jupyter or Colab to move its slider"
 
-
-figure_explorer = FigureExplorer
-
-
-class MessageExplorer(VBox):
+class MessageExplorer(Explorer):
     """A text field, and its tokens coloured by a probability that `read` gives for each of them.
 
     `read(text)` returns (token, probability) pairs; the last one is the verdict on the whole text.
     """
+
+    words = "message explorer: run this cell in Jupyter or Colab to type a message of your own"
 
     def __init__(
         self, read: Callable[[str], list[tuple[str, float]]], name: str, text: str
@@ -384,33 +378,23 @@ class MessageExplorer(VBox):
             self.verdict.value = "<i>write a message</i>"
             return
         tokens = self.read(self.text.value)
-        boxes = "".join(
-            f'<span style="white-space:pre;padding:2px 4px;margin:1px;border-radius:4px;background:'
-            f'{to_hex(HEAT(share))};color:{COLOURS["paper" if share > 0.6 else "ink"]}">'
-            f"{escape(visible(token))}</span>"
-            for token, share in tokens
-        )
+        boxes = "".join(_heat_box(visible(token), share) for token, share in tokens)
         bar = BAR.format(COLOURS["orange"], 240 * tokens[-1][1], 14)
         self.verdict.value = (
             f'<div style="line-height:2">{boxes}</div>{bar}{escape(self.name)}: {tokens[-1][1]:.1%}'
         )
 
-    def __repr__(self) -> str:
-        return "message explorer: run this cell in Jupyter or Colab to type a message of your own"
 
-
-message_explorer = MessageExplorer
-
-
-class ChatBox(VBox):
+class ChatBox(Explorer):
     """Type a request and read the answer as it comes, `pace` seconds a token; or stop it."""
+
+    words = "chat box: run this cell in Jupyter or Colab to talk"
 
     def __init__(self, chat: Chat, pace: float = 0.03) -> None:
         self.chat, self.pace, self.running, self.stopping = chat, pace, False, False
-        look = {"style": {"description_width": "90px"}, "layout": {"width": "95%"}}
-        self.instruction = Text(description="instruction", **look)
-        self.text = Text(description="text, if any", **look)
-        self.temperature = FloatSlider(0, min=0, max=2, step=0.1, description="temperature", **look)
+        self.instruction = Text(description="instruction", **LOOK)
+        self.text = Text(description="text, if any", **LOOK)
+        self.temperature = FloatSlider(0, min=0, max=2, step=0.1, description="temperature", **LOOK)
         self.button = Button(description="send", button_style="primary")
         self.stop = Button(description="stop", disabled=True)
         self.transcript = HTML()
@@ -455,9 +439,3 @@ class ChatBox(VBox):
 
     def _stop(self, button: object = None) -> None:
         self.stopping = True
-
-    def __repr__(self) -> str:
-        return "chat box: run this cell in Jupyter or Colab to talk"
-
-
-chat_box = ChatBox

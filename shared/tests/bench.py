@@ -31,8 +31,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from shared.classroom.datasets import load_text, pretraining_documents  # noqa: E402
 from shared.classroom.fetch import FetchError  # noqa: E402
-from shared.classroom.texts import load_text, pretraining_documents  # noqa: E402
 from shared.generate import generate  # noqa: E402
 from shared.gpt import GPTConfig, GPTModel  # noqa: E402
 from shared.shards import encode_parallel  # noqa: E402

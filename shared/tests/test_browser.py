@@ -57,13 +57,13 @@ tokenizers = {
     "course BPE": tokenizer,
 }"""
 WIDGETS = {  # name: the last line of its cell
-    "playground": 'widgets.tokenizer_playground(tokenizers, "Otto met a platypus near the clock.")',
-    "stepper": 'widgets.merge_stepper(tokenizer, "Milo the owl had lost a golden lantern.")',
-    "attention": 'widgets.attention_explorer(model, tokenizer, "Pip met Otto. Otto met Pip.")',
-    "sampling": 'widgets.sampling_explorer(model, tokenizer, "One windy morning Pip met")',
-    "message": "widgets.message_explorer("
+    "playground": 'widgets.TokenizerPlayground(tokenizers, "Otto met a platypus near the clock.")',
+    "stepper": 'widgets.MergeStepper(tokenizer, "Milo the owl had lost a golden lantern.")',
+    "attention": 'widgets.AttentionExplorer(model, tokenizer, "Pip met Otto. Otto met Pip.")',
+    "sampling": 'widgets.SamplingExplorer(model, tokenizer, "One windy morning Pip met")',
+    "message": "widgets.MessageExplorer("
     "lambda text: [(w, w.count('e') / 4) for w in text.split()], 'letters e', 'See the tree')",
-    "chat": 'widgets.chat_box(Chat(load_course_model("chat"), tokenizer), pace=0.1)',
+    "chat": 'widgets.ChatBox(Chat(load_course_model("chat"), tokenizer), pace=0.1)',
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from shared.chat import Chat
-from shared.classroom.widgets import chat_box
+from shared.classroom.widgets import ChatBox
 from shared.generate import generate, stream
 from shared.gpt import GPTConfig, GPTModel
 from shared.tokenizers import course_tokenizer
@@ -126,7 +126,7 @@ class Parrot:
 
 
 def test_the_box_writes_question_and_answer() -> None:
-    box = chat_box(Parrot(), pace=0)
+    box = ChatBox(Parrot(), pace=0)
     box.instruction.value, box.text.value, box.temperature.value = "a <b>", "some text", 0.5
     box.button.click()
     assert "a &lt;b&gt;<br>some text" in box.transcript.value
@@ -138,7 +138,7 @@ def test_the_box_writes_question_and_answer() -> None:
 
 
 def test_the_box_explains_a_bad_request() -> None:
-    box = chat_box(Parrot(), pace=0)
+    box = ChatBox(Parrot(), pace=0)
     box.button.click()
     assert "the instruction is empty: &lt;ask&gt;" in box.transcript.value
     assert not box.running and box.stop.disabled
@@ -146,7 +146,7 @@ def test_the_box_explains_a_bad_request() -> None:
 
 def test_stop_ends_an_answer_that_is_being_written() -> None:
     async def talk() -> str:
-        box = chat_box(Parrot(), pace=0.001)
+        box = ChatBox(Parrot(), pace=0.001)
         box.instruction.value = " ".join(f"word{i}" for i in range(100))
         box.button.click()
         while "word2" not in box.transcript.value.partition("</b>")[2]:  # in the answer

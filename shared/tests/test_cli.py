@@ -1,8 +1,9 @@
-"""`python -m shared`: what a person sees of run, check and download."""
+"""`python -m shared`: what a person sees of run, check, download and slides."""
 
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,16 @@ import nbformat
 import pytest
 from nbformat import v4
 
-import shared.__main__ as door
+from shared.classroom import cli as door
+from shared.classroom import execute
 from shared.classroom import fetch as downloads
-from shared.classroom.setup_cell import ROOT
+from shared.classroom.files import ROOT
 
 
 def test_help_answers_without_heavy_imports() -> None:
-    code = "import sys, shared.__main__ as m; m.make_parser().format_help(); print(*sys.modules)"
+    code = (
+        "import sys, shared.classroom.cli as c; c.make_parser().format_help(); print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not {"torch", "numpy", "nbformat", "requests"} & set(done.stdout.split())
@@ -34,19 +38,6 @@ def test_an_unknown_chapter_lists_the_known_ones(capsys) -> None:
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert "'99'" in error and "bigram" in error and "06_finetune_instructions" in error
-
-
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["check", "more"], ["download", "--to"]])
-def test_bad_arguments(arguments: list[str], capsys) -> None:
-    with pytest.raises(SystemExit) as stop:
-        door.main(arguments)
-    assert stop.value.code == 2
-    assert "usage: python -m shared" in capsys.readouterr().err
-
-
-# ---------------------------------------------------------------------------------------------
-# run
-# ---------------------------------------------------------------------------------------------
 
 
 def write(path: Path, *cells: tuple[str, str], needs: tuple[str, ...] = ()) -> Path:
@@ -68,12 +59,21 @@ def course(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("command", ["run", "slides", "download"])
+def test_a_folder_that_cannot_be_written_is_named_at_once(course: Path, command: str) -> None:
+    write(course / "bigram" / "bigram.ipynb", ("print('not run')", ""))
+    (course / "build").touch()  # a file where the folder should be
+    arguments = [] if command == "run" else ["--to", str(course / "build")]
+    with pytest.raises(SystemExit, match=r"^Cannot write to \S+build: File exists\.$"):
+        door.main([command, *arguments])
+
+
 @pytest.mark.slow
 def test_run_tells_results_failures_and_skips(course: Path, monkeypatch, capsys) -> None:
     def offline(name: str) -> Path:
         raise downloads.FetchError(f"cannot get {name}: go online")
 
-    monkeypatch.setattr(downloads, "fetch", offline)
+    monkeypatch.setattr(execute, "fetch", offline)
     good = write(
         course / "bigram" / "bigram.ipynb",
         ("LONG = False", ""),
@@ -146,6 +146,25 @@ def test_run_chooses_chapters_and_the_long_experiments(course: Path, capsys) -> 
 
 
 @pytest.mark.slow
+def test_ctrl_c_ends_with_the_table_so_far(course: Path) -> None:
+    wait = "import time\nprint('step 1', flush=True)\ntime.sleep(60)"
+    write(course / "bigram" / "bigram.ipynb", (wait, ""))
+    write(course / "01_text_data" / "text_data.ipynb", ("print('not run')", "result"))
+    code = f"import pathlib, shared.classroom.cli as c; c.ROOT = pathlib.Path({str(course)!r})"
+    code += "; raise SystemExit(c.main(['run']))"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.strip() == "step 1":
+                process.send_signal(signal.SIGINT)
+                break
+        table = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert re.search(r"bigram.ipynb +0.\d +STOPPED: you pressed Ctrl-C", table)
+    assert "text_data" not in table
+
+
+@pytest.mark.slow
 def test_release_stores_outputs_and_nothing_else(course: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("COURSE_RELEASE", "1")
     show = "import os; print(os.environ['COURSE_CHECKPOINT'], os.environ['COURSE_WEIGHTS'])"
@@ -165,11 +184,6 @@ def test_release_stores_outputs_and_nothing_else(course: Path, monkeypatch, caps
 def test_run_without_notebooks_says_so(course: Path, capsys) -> None:
     assert door.main(["run", "bigram"]) == 1
     assert "no notebook to run in: bigram" in capsys.readouterr().out
-
-
-# ---------------------------------------------------------------------------------------------
-# check
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -198,11 +212,6 @@ def test_check_names_what_is_missing(bundled: Path, capsys) -> None:
     out = capsys.readouterr().out.split("Not ready yet")[1]
     assert "missing no-such-package-here: pip install -r requirements.txt" in out
     assert "data/tale.txt is missing" in out
-
-
-# ---------------------------------------------------------------------------------------------
-# download
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from data.facts import FACTS, OPPOSITES
 from data.instructions import MADE, format_prompt
 from data.make import RHYMES, TRAIN_TALES, VAL_TALES, VOCAB_SIZE, make_files
 from data.messages import make_messages
+from shared.classroom.datasets import load_instructions, load_messages, load_tales, load_text
 from shared.classroom.files import DATA
-from shared.classroom.texts import load_instructions, load_messages, load_tales, load_text
 from shared.tokenizers import END_OF_TEXT, course_tokenizer
 
 CONTEXT_LENGTH = 256  # of the course's model

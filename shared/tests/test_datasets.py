@@ -8,22 +8,17 @@ import pytest
 import tiktoken
 import torch
 
-from shared import batches as datasets
+from shared.classroom import datasets
 from shared.classroom import fetch as downloads
-from shared.batches import (
-    Curriculum,
-    DocumentBatches,
-    NextTokenDataset,
-    create_dataloader,
-    encode_documents,
-)
-from shared.classroom.texts import (
+from shared.classroom.batches import DocumentBatches, create_dataloader, encode_documents
+from shared.classroom.datasets import (
     load_instructions,
     load_messages,
     load_tales,
     load_text,
     pretraining_documents,
 )
+from shared.texts import NextTokenDataset
 
 MESSAGES = 'label,text,split\nham,see you at 8,train\nspam,"WIN, now",train\nham,NA,test\n'
 ENTRY = {"instruction": "Past tense?", "input": "go", "output": "went", "task": "past"}
@@ -132,7 +127,9 @@ def test_a_text_shorter_than_one_window(length):
 
 @pytest.mark.parametrize(("context_length", "stride"), [(0, 1), (4, 0), (4, -1)])
 def test_window_and_stride_are_positive(context_length, stride):
-    with pytest.raises(ValueError, match=f"{context_length=}.*{stride=}.*at least 1"):
+    with pytest.raises(
+        ValueError, match="(context_length|stride) is (0|-1); it must be at least 1"
+    ):
         NextTokenDataset([1] * 9, context_length, stride)
 
 
@@ -164,9 +161,9 @@ def test_dataloader_reads_a_special_token_as_plain_text():
         ({"text_or_ids": "short"}, "5 tokens, but one window needs 9"),
         ({"text_or_ids": "x" * 40, "batch_size": 0}, "batch_size=0"),
         ({"text_or_ids": "x" * 20, "batch_size": 9}, "gives 2 windows.*drop_last=False"),
-        ({"text_or_ids": "x" * 40, "stride": 0}, "stride=0"),
-        ({"text_or_ids": [1, 257, 3] * 9}, r"token id 257 at position 1 .*\(0 to 256\)"),
-        ({"text_or_ids": [1, 2, -1] * 9}, "token id -1 at position 2"),
+        ({"text_or_ids": "x" * 40, "stride": 0}, "stride is 0"),
+        ({"text_or_ids": [1, 257, 3] * 9}, r"token id 257 is outside .*\(0 to 256\)"),
+        ({"text_or_ids": [1, 2, -1] * 9}, "token id -1 is outside"),
         ({"text_or_ids": [1.5] * 20}, "integers, not float64"),
         ({"text_or_ids": [[1, 2]] * 20}, "one row"),
     ],
@@ -328,13 +325,6 @@ def test_batches_are_a_pure_function_of_seed_and_step(corpus):
     assert not all(torch.equal(other[step][0], forward[step]) for step in range(20))
 
 
-def test_a_curriculum_reads_one_corpus_and_then_the_other(corpus):
-    first, then = (DocumentBatches(*corpus, 12, 4, seed=seed) for seed in (1, 2))
-    plan = Curriculum(first, 3, then)
-    for step, expected in [(0, first[0]), (2, first[2]), (3, then[0]), (7, then[4])]:
-        assert torch.equal(plan[step][0], expected[0])
-
-
 def test_batch_size_does_not_change_the_order(corpus):
     small = DocumentBatches(*corpus, 12, 2, seed=7)
     large = DocumentBatches(*corpus, 12, 6, seed=7)
@@ -345,9 +335,9 @@ def test_batch_size_does_not_change_the_order(corpus):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"context_length": 0}, "context_length=0.*at least 1"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"seed": -1}, "seed=-1"),
+        ({"context_length": 0}, "context_length is 0; it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"seed": -1}, "seed is -1"),
         ({"context_length": 500}, "tokens, but one window needs 501"),
         ({"starts": []}, "starts must be positions"),
         ({"starts": [0, 10_000]}, "starts must be positions"),

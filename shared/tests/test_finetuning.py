@@ -9,22 +9,14 @@ import torch
 
 from data.instructions import format_prompt
 from data.world import world
-from shared.batches import IGNORED, Alternating
-from shared.classroom.texts import load_instructions
+from shared.classroom.batches import InstructionBatches
+from shared.classroom.datasets import load_instructions
+from shared.classroom.scores import exact_match, fits_tale, score_answers, token_f1
+from shared.classroom.tales import rename
 from shared.gpt import GPTConfig, GPTModel
-from shared.instructions import (
-    InstructionBatches,
-    answer,
-    collate,
-    encode_exchange,
-    exact_match,
-    extract_response,
-    fits_tale,
-    rename,
-    score_answers,
-    token_f1,
-)
+from shared.instructions import answer, collate, encode_exchange
 from shared.preferences import answer_log_probs, dpo_loss
+from shared.texts import IGNORED
 from shared.tokenizers import course_tokenizer
 
 TOKENIZER = course_tokenizer()
@@ -140,11 +132,6 @@ def test_bad_entries_are_refused_when_the_batches_are_made() -> None:
         InstructionBatches([PLURAL], TOKENIZER, 4, context_length=10)
 
 
-def test_alternating_takes_turns() -> None:
-    both = Alternating(["a0", "a1"], ["b0", "b1"])
-    assert [both[i] for i in range(4)] == ["a0", "b0", "a1", "b1"]
-
-
 # -- answers and scores ------------------------------------------------------------------------
 
 
@@ -165,20 +152,6 @@ def test_answers_come_in_order_and_do_not_depend_on_the_company() -> None:
 def test_a_prompt_without_room_for_an_answer_is_refused() -> None:
     with pytest.raises(ValueError, match="no room is left"):
         answer(tiny_model(16), TOKENIZER, [PASSIVE])
-
-
-@pytest.mark.parametrize(
-    ("text", "response"),
-    [
-        (format_prompt(PLURAL) + "foxes<|endoftext|>", "foxes"),
-        (format_prompt(PLURAL) + " foxes\n", "foxes"),
-        (format_prompt(PLURAL), ""),
-        ("foxes", ""),
-        ("### Response:\nfirst\n### Response:\nlast", "last"),
-    ],
-)
-def test_the_response_is_cut_out(text: str, response: str) -> None:
-    assert extract_response(text) == response
 
 
 @pytest.mark.parametrize(

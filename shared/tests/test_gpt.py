@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from shared.attention import KVCache, MultiHeadAttention, attention_weights
+from shared.attention import KVCache, MultiHeadAttention
+from shared.classroom.heads import attention_weights
 from shared.gpt import PRESETS, GPTConfig, GPTModel, count_parameters
 from shared.tests.peers import hugging_face_gpt2
 
@@ -340,7 +341,7 @@ def test_attention_refuses_heads_that_do_not_divide() -> None:
 
 
 def test_attention_refuses_too_many_tokens() -> None:
-    with pytest.raises(ValueError, match="6 tokens do not fit into a context of 5: .* last 5"):
+    with pytest.raises(ValueError, match="6 tokens do not fit into context_length 5: .* last 5"):
         MultiHeadAttention(8, 8, 5, n_heads=2)(torch.zeros(1, 6, 8))
 
 
@@ -365,9 +366,7 @@ def test_cached_tokens_count_towards_the_limit() -> None:
 def test_an_id_outside_the_vocabulary_is_named(bad: int) -> None:
     ids = random_ids(2, 6)
     ids[1, 4] = bad
-    with pytest.raises(
-        ValueError, match=rf"id {bad} .* of 50 \(0 … 49\): .*this model's tokenizer"
-    ):
+    with pytest.raises(ValueError, match=rf"id {bad} .*vocabulary \(0 to 49\): .*tokenizer"):
         lively_model()(ids)
 
 

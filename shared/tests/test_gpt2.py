@@ -1,35 +1,25 @@
-"""GPT-2's weights: read exactly or not at all, found on the hub, and small where replaced."""
+"""GPT-2's weights: read exactly or not at all, and small where replaced."""
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import os
 import pickle
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
-import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import constants as hub
-from huggingface_hub import file_download
-from huggingface_hub.utils import _detect_agent, _http
 from safetensors.torch import load_file, save_file
 
-from shared import weights
-from shared.classroom import fetch as downloads
 from shared.attention import KVCache
-from shared.classroom.fetch import GPT2, FetchError, fetch_gpt2
+from shared.classroom import gpt2
+from shared.classroom.fetch import GPT2
 from shared.classroom.files import ROOT
 from shared.classroom.gpt2 import gpt2_config, gpt2_path, load_gpt2
 from shared.gpt import PRESETS, GPTConfig, GPTModel, count_parameters
@@ -383,7 +373,7 @@ def test_reading_takes_little_more_memory_than_the_model(tmp_path: Path) -> None
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """COURSE_WEIGHTS=stand-in; the folder in which the stand-ins appear."""
     monkeypatch.setenv("COURSE_WEIGHTS", "stand-in")
-    monkeypatch.setattr(weights, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(gpt2, "BUILD", tmp_path / "build")
     yield tmp_path / "build"
     shutil.rmtree(tmp_path / "build", ignore_errors=True)
 
@@ -456,7 +446,7 @@ def test_without_the_variable_the_configurations_are_the_presets(
         monkeypatch.delenv("COURSE_WEIGHTS", raising=False)
     else:
         monkeypatch.setenv("COURSE_WEIGHTS", value)
-    monkeypatch.setattr(weights, "fetch_gpt2", lambda size: Path(f"fetched-{size}"))
+    monkeypatch.setattr(gpt2, "fetch_gpt2", lambda size: Path(f"fetched-{size}"))
     for size, parameters in SIZES.items():
         config = gpt2_config(size)
         assert config == PRESETS[size] and gpt2_path(size) == Path(f"fetched-{size}")
@@ -474,291 +464,6 @@ def test_an_unknown_size_is_refused_with_the_known_ones(
     monkeypatch.setenv("COURSE_WEIGHTS", weights_are)
     with pytest.raises(ValueError, match=f"{size}.* 124M, 355M, 774M, 1558M"):
         load_gpt2(size)
-
-
-# -- a server like the Hugging Face hub -------------------------------------------------------
-
-COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
-FILE = f"/openai-community/gpt2/resolve/{COMMIT}/model.safetensors"
-CONTENT = b"not weights, but nobody looks inside before they are verified" * 2000
-SHA = hashlib.sha256(CONTENT).hexdigest()
-OTHER = CONTENT[:-1] + b"?"
-OTHER_SHA = hashlib.sha256(OTHER).hexdigest()
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """GET and HEAD of one file, with the headers that the hub's client asks for."""
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        server, kind = self.server, self.server.kind
-        server.seen.append(f"{self.command} {self.path}")
-        here = f"http://127.0.0.1:{server.server_port}"
-        if self.path not in (FILE, "/store") or kind == "missing":
-            return self.send_error(404)
-        if kind == "busy":
-            return self.send_error(503)
-        if kind == "silent":
-            server.kind = "missing"  # only once: the client would ask again, with more patience
-            server.stop.wait(5)
-            return None
-        away = {"redirect": f"{here}/store", "blocked": server.closed}.get(kind)
-        away = None if self.path == "/store" else away
-        self.send_response(302 if away else 200)
-        if away:
-            self.send_header("Location", away)
-        if kind != "other site":
-            self.send_header("X-Repo-Commit", COMMIT)
-        if kind == "xet":
-            self.send_header("X-Xet-Hash", "0" * 64)
-            self.send_header("X-Xet-Refresh-Route", f"{here}/api/xet-read-token")
-        self.send_header("ETag", f'"{SHA}"')
-        self.send_header("X-Linked-Etag", f'"{SHA}"')
-        self.send_header("X-Linked-Size", str(len(server.content)))
-        self.send_header("Content-Length", "0" if away else str(len(server.content)))
-        self.end_headers()
-        if self.command == "GET" and not away:
-            part = len(server.content) // 2 if kind in ("drop", "stall") else None
-            self.wfile.write(server.content[:part])
-            if kind == "stall":
-                server.stop.wait(5)
-        return None
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[http.server.HTTPServer]:
-    """The hub's client led to a server of our own, with an empty cache and no mirror."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.daemon_threads = True
-    server.seen, server.stop = [], threading.Event()
-    server.kind, server.content = "good", CONTENT
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        server.closed = f"http://127.0.0.1:{unused.getsockname()[1]}"  # nobody listens there
-    for name in ("COURSE_MIRROR", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setitem(GPT2, "124M", ("openai-community/gpt2", COMMIT, SHA))
-    monkeypatch.setattr(downloads, "_unreached", {})
-    lead_to(monkeypatch, f"http://127.0.0.1:{server.server_port}")
-    # The client read its settings from the environment long ago: they are constants by now.
-    for name, value in {
-        "HF_HUB_CACHE": str(tmp_path / "hub"),
-        "HF_HUB_OFFLINE": False,
-        "HF_TOKEN_PATH": str(tmp_path / "token"),
-        "HF_XET_CACHE": str(tmp_path / "xet"),
-        "AGENT_HARNESSES_PATH": str(tmp_path / "agents.json"),
-    }.items():
-        monkeypatch.setattr(hub, name, value)
-    forget(monkeypatch)
-    huggingface_hub.close_session()  # the next one heeds NO_PROXY
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.stop.set()
-    server.shutdown()
-    server.server_close()
-    huggingface_hub.close_session()
-
-
-def lead_to(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    monkeypatch.setattr(hub, "ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(hub, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the client be as in a new process, in which it asks the hub about coding agents."""
-    monkeypatch.setattr(_detect_agent, "_registry", None)
-
-
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client waits a second or more before each of its retries."""
-    clock = SimpleNamespace(**{name: getattr(time, name) for name in ("time", "monotonic")})
-    clock.sleep = lambda seconds: None
-    monkeypatch.setattr(file_download, "time", clock)
-    monkeypatch.setattr(_http, "time", clock)
-
-
-def refusal(seconds: float = 10) -> str:
-    """The message of a fetch that fails, soon enough; its first line says what to do."""
-    began = time.monotonic()
-    with pytest.raises(FetchError) as error:
-        fetch_gpt2("124M")
-    assert time.monotonic() - began < seconds
-    first, *tried = str(error.value).splitlines()
-    for part in ("go online", "COURSE_MIRROR", "gpt2-124M.safetensors", "COURSE_WEIGHTS=stand-in"):
-        assert part in first
-    return "\n".join(tried)
-
-
-def downloads_asked_for(server: http.server.HTTPServer) -> int:
-    return sum(request.startswith("GET") and "agent" not in request for request in server.seen)
-
-
-@pytest.mark.parametrize("kind", ["good", "redirect"])
-def test_weights_are_fetched_once_and_verified(
-    server: http.server.HTTPServer, tmp_path: Path, kind: str
-) -> None:
-    server.kind = kind
-    path = fetch_gpt2("124M")
-    assert path.read_bytes() == CONTENT and path.is_relative_to(tmp_path / "hub")
-    assert f"HEAD {FILE}" in server.seen
-    assert server.seen[-1] == ("GET /store" if kind == "redirect" else f"GET {FILE}")
-    assert downloads_asked_for(server) == 1
-    server.seen.clear()
-    assert fetch_gpt2("124M") == path
-    assert server.seen == []
-
-
-def test_what_is_there_is_found_without_a_network(
-    server: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = fetch_gpt2("124M")
-    server.seen.clear()
-    forget(monkeypatch)
-    assert fetch_gpt2("124M") == path
-    assert server.seen == []
-
-
-def test_other_weights_are_refused_with_both_hashes(server: http.server.HTTPServer) -> None:
-    server.content = OTHER
-    tried = refusal()
-    assert OTHER_SHA[:12] in tried and SHA[:12] in tried
-
-
-def test_a_damaged_file_of_the_cache_is_fetched_anew(server: http.server.HTTPServer) -> None:
-    path = fetch_gpt2("124M")
-    for damage in (OTHER, b"", CONTENT[:100]):
-        path.write_bytes(damage)
-        server.seen.clear()
-        assert fetch_gpt2("124M").read_bytes() == CONTENT
-        assert downloads_asked_for(server) == 1
-
-
-def test_the_mirror_comes_before_the_hub(
-    server: http.server.HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COURSE_MIRROR", str(tmp_path / "mirror"))
-    (tmp_path / "mirror").mkdir()
-    mirrored = tmp_path / "mirror" / "gpt2-124M.safetensors"
-    mirrored.write_bytes(CONTENT)
-    assert fetch_gpt2("124M") == mirrored
-    assert server.seen == [] and not (tmp_path / "hub").exists()
-
-
-def test_a_damaged_file_of_the_mirror_is_passed_over_and_reported(
-    server: http.server.HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COURSE_MIRROR", str(tmp_path))
-    mirrored = tmp_path / "gpt2-124M.safetensors"
-    for content, problem in ((None, "No such file"), (OTHER, OTHER_SHA[:12])):
-        if content is not None:
-            mirrored.write_bytes(content)
-        server.kind = "missing"
-        (line,) = (x for x in refusal().splitlines() if "COURSE_MIRROR" in x)
-        assert str(mirrored) in line and problem in line
-        server.kind = "good"
-        path = fetch_gpt2("124M")
-        assert path.read_bytes() == CONTENT and path != mirrored
-        shutil.rmtree(tmp_path / "hub")
-
-
-def test_a_closed_port_is_told_soon(
-    server: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lead_to(monkeypatch, server.closed)
-    tried = refusal(seconds=5)
-    assert "refused" in tried and "openai-community/gpt2" in tried
-    assert "COURSE_MIRROR: not set" in tried
-    assert "local_files_only" not in tried  # nothing that a student could set
-
-
-def test_a_network_that_swallows_everything_is_tried_once(
-    server: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tries = []
-
-    def silent(address: tuple[str, int], timeout: float, **_: object) -> None:
-        tries.append(address)
-        time.sleep(timeout)
-        raise TimeoutError("timed out")
-
-    monkeypatch.setattr(downloads.socket, "create_connection", silent)
-    monkeypatch.setattr(downloads, "CONNECT_SECONDS", 0.2)
-    for _ in range(2):
-        assert "no answer in" in (tried := refusal()) or "timed out" in tried
-    assert tries == [("127.0.0.1", server.server_port)]
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"), [("missing", "404"), ("busy", "503"), ("other site", "X-Repo-Commit")]
-)
-def test_a_server_that_refuses_is_told_soon_and_with_its_reason(
-    server: http.server.HTTPServer, kind: str, reason: str
-) -> None:
-    server.kind = kind
-    assert reason in refusal()
-    assert downloads_asked_for(server) == 0
-
-
-def test_a_server_that_never_answers_is_not_asked_for_minutes(
-    server: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(downloads, "CONNECT_SECONDS", 0.3)
-    server.kind = "silent"
-    assert "timed out" in refusal()
-    assert server.seen.count(f"HEAD {FILE}") == 1
-
-
-@pytest.mark.parametrize(("kind", "reason"), [("drop", "peer closed"), ("stall", "timed out")])
-def test_a_download_that_breaks_off_is_told_and_leaves_nothing(
-    server: http.server.HTTPServer,
-    monkeypatch: pytest.MonkeyPatch,
-    no_pauses: None,
-    tmp_path: Path,
-    kind: str,
-    reason: str,
-) -> None:
-    monkeypatch.setattr(hub, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
-    server.kind = kind
-    assert reason in refusal()
-    assert not [x for x in (tmp_path / "hub").glob("models--*/**/*") if not x.is_dir()]
-    server.kind = "good"
-    assert fetch_gpt2("124M").read_bytes() == CONTENT
-
-
-def test_a_store_that_is_blocked_is_told_soon(server: http.server.HTTPServer) -> None:
-    """The hub answers, but the file itself lies on another host."""
-    server.kind = "blocked"
-    assert "refused" in refusal(seconds=4)
-
-
-def test_a_failure_of_the_fast_protocol_is_told(
-    server: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """hf_xet raises RuntimeErrors, for instance where a network blocks its servers."""
-
-    def xet_get(**_: object) -> None:
-        raise RuntimeError("Task error: CAS Client Error")
-
-    monkeypatch.setattr(hub, "HF_HUB_DISABLE_XET", False)
-    monkeypatch.setattr(file_download, "is_xet_available", lambda: True)
-    monkeypatch.setattr(file_download, "xet_get", xet_get)
-    server.kind = "xet"
-    assert "CAS Client Error" in refusal()
-
-
-def test_an_unknown_size_lists_the_known(server: http.server.HTTPServer) -> None:
-    with pytest.raises(ValueError, match="'1.5B': choose one of 124M, 355M, 774M, 1558M"):
-        fetch_gpt2("1.5B")
-    assert server.seen == []
 
 
 def test_every_size_has_a_repository_a_commit_and_a_hash() -> None:

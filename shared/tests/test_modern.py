@@ -162,11 +162,11 @@ def test_it_costs_about_as_much_as_gpt2() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"n_kv_heads": 3}, "n_heads 4 cannot share n_kv_heads 3"),
-        ({"n_kv_heads": 0}, "cannot share n_kv_heads 0"),
+        ({"n_kv_heads": 3}, "n_heads 4 cannot be divided among n_kv_heads 3"),
+        ({"n_kv_heads": 0}, "cannot be divided among n_kv_heads 0"),
         ({"emb_dim": 20}, "a head has 5 dimensions"),
         ({"emb_dim": 50}, "cannot be divided"),
-        ({"feed_forward": "gelu"}, "unknown feed_forward 'gelu': choose swiglu or relu2"),
+        ({"feed_forward": "gelu"}, "unknown feed_forward 'gelu': choose one of swiglu, relu2"),
     ],
 )
 def test_impossible_configurations_are_refused(changes: dict, complaint: str) -> None:

@@ -63,7 +63,7 @@ def test_notebooks_packages_are_pinned() -> None:
 
 
 def test_the_address_stands_in_one_place() -> None:
-    """Notebooks and README.md are rewritten by `python -m shared.classroom.setup_cell`; others must not."""
+    """Notebooks and README.md are rewritten by shared.classroom.setup_cell; others must not."""
     address = setup_cell.REPO.removeprefix("https://github.com/")
     rewritten = {".ipynb", ".md"}
     holders = [

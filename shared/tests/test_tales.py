@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from data.world import entropy_floor, explain, tell_tales
+from shared.classroom.datasets import load_tales
 from shared.classroom.tales import MarkedTale, TaleTest, floor_nats, mark
-from shared.classroom.texts import load_tales
 from shared.gpt import GPTConfig, GPTModel
 from shared.tokenizers import BPETokenizer, course_tokenizer
 

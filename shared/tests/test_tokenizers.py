@@ -376,7 +376,7 @@ def test_longest_special_token_first():
 
 @pytest.mark.parametrize("allowed", [{"<|nobody|>"}, "<|endoftext|>"])
 def test_unknown_allowed_special(bpe, allowed):
-    with pytest.raises(ValueError, match="allowed_special has .*give a set of those"):
+    with pytest.raises(ValueError, match="allowed_special has .*give a set of"):
         bpe.encode("text", allowed_special=allowed)
 
 
@@ -488,28 +488,27 @@ def b64(token: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "place", "reason"),
     [
-        (edit(300, b"a!b= 299"), "line 300", "is not base64"),
-        (edit(300, b"abc 299"), "line 300", "is not base64"),
-        (edit(300, b"\xff\xfe== 299"), "line 300", "is not base64"),
-        (edit(300, b"YWI="), "line 300", "needs a token in base64, a space and its rank"),
-        (edit(300, b""), "line 300", "needs a token in base64, a space and its rank"),
-        (edit(300, b"YWI= 299 0"), "line 300", "needs a token in base64, a space and its rank"),
-        (edit(300, b"YWI= x"), "line 300", "the rank is 'x'.*must be '299'"),
-        (edit(300, b"YWI= 298"), "line 300", "the rank is '298'.*must be '299'"),
-        (edit(300, b"YWI= -1"), "line 300", "the rank is '-1'.*must be '299'"),
-        (edit(300, None), "line 300", "the rank is '300'.*must be '299'"),
-        (edit(300, b64(b"A") + b" 299"), "line 300", "stands in line 66 already"),
-        (edit(300, b64(b"q\x00z") + b" 299"), "line 300", "not made of two tokens"),
-        (lambda lines: lines[:200], "after line 200", "lacks 56 of the 256 single bytes.*0xc8"),
-        (lambda lines: [], "after line 0", "lacks 256 of the 256 single bytes.*0x00"),
-        (lambda lines: [b"<html>Not found</html>"], "line 1", "needs a token|is not base64"),
+        (edit(300, b"a!b= 299"), "line 300", "not a new token in base64"),
+        (edit(300, b"abc 299"), "line 300", "not a new token in base64"),
+        (edit(300, b"\xff\xfe== 299"), "line 300", "not a new token in base64"),
+        (edit(300, b"YWI="), "line 300", "not a new token in base64"),
+        (edit(300, b""), "line 300", "not a new token in base64"),
+        (edit(300, b"YWI= 299 0"), "line 300", "not a new token in base64"),
+        (edit(300, b"YWI= x"), "line 300", "not a new token in base64"),
+        (edit(300, b"YWI= 298"), "line 300", "not a new token in base64"),
+        (edit(300, b"YWI= -1"), "line 300", "not a new token in base64"),
+        (edit(300, None), "line 300", "not a new token in base64"),
+        (edit(300, b64(b"A") + b" 299"), "line 300", "not a new token in base64"),
+        (lambda lines: lines[:200], "lacks 56", "lacks 56 of the 256 single bytes.*0xc8"),
+        (lambda lines: [], "lacks 256", "lacks 256 of the 256 single bytes.*0x00"),
+        (lambda lines: [b"<html>Not found</html>"], "line 1", "not a new token in base64"),
     ],
 )
 def test_damaged_file(bpe, tmp_path, damage, place, reason):
     path = tmp_path / "damaged.tiktoken"
     bpe.save(path)
     path.write_bytes(b"\n".join(damage(path.read_bytes().splitlines())))
-    with pytest.raises(ValueError, match=f"(?s){reason}.*restore or download it again") as caught:
+    with pytest.raises(ValueError, match=f"(?s){reason}.*damaged: restore it") as caught:
         BPETokenizer.load(path, SPECIALS)
     assert str(path) in str(caught.value) and place in str(caught.value)
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from shared import training
-from shared.batches import DocumentBatches
+from shared.classroom.batches import DocumentBatches
 from shared.classroom.machine import pick_device
 from shared.gpt import GPTConfig, GPTModel, count_parameters
 from shared.optim import learning_rate, make_optimizer, muon_and_adamw
@@ -387,7 +387,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
             run(tiny_model(), 2, checkpoint=path)
     for other in ([1, 2], {"settings": {}}):
         torch.save(other, path)
-        with pytest.raises(ValueError, match="state.pt holds no training state: remove it"):
+        with pytest.raises(ValueError, match="state.pt is damaged or holds no training state"):
             run(tiny_model(), 2, checkpoint=path)
 
 

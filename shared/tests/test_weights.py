@@ -12,17 +12,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from shared import weights
-from shared.classroom.files import course_checkpoint
+from shared.classroom import files
+from shared.classroom.datasets import load_instructions, load_tales
+from shared.classroom.files import BUNDLED, course_checkpoint, vocabulary
+from shared.classroom.scores import score_answers
 from shared.classroom.tales import TaleTest
-from shared.classroom.texts import load_instructions, load_tales
 from shared.gpt import GPTConfig, GPTModel
-from shared.instructions import answer, score_answers
+from shared.instructions import answer
 from shared.tokenizers import course_tokenizer
+from shared.training import load_state, save_state
 from shared.weights import (
     load_checkpoint,
     load_course_model,
-    load_torch,
     read_checkpoint,
     save_checkpoint,
 )
@@ -126,14 +127,14 @@ def test_a_missing_embedding_is_named(saved: Path, tied: bool) -> None:
 
 def test_a_file_without_configuration_is_no_checkpoint(saved: Path) -> None:
     rewrite(saved, header={"format": "pt"})
-    with pytest.raises(ValueError, match="no configuration in its header"):
+    with pytest.raises(ValueError, match="not a checkpoint of this course"):
         load_checkpoint(saved)
 
 
 @pytest.mark.parametrize(
     ("config", "part"),
     [
-        ("{emb_dim", "configuration"),
+        ("{emb_dim", "header"),
         (json.dumps(asdict(CONFIG) | {"n_experts": 8}), "n_experts"),
         (json.dumps(asdict(CONFIG) | {"n_heads": 5}), "n_heads 5"),
     ],
@@ -151,10 +152,10 @@ def test_a_bad_configuration_in_the_file_is_refused(saved: Path, config: str, pa
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere.safetensors"
-    with pytest.raises(FileNotFoundError, match=r"nowhere.*pretraining\.ipynb"):
+    with pytest.raises(FileNotFoundError, match="nowhere.*fetch or train it first"):
         load_checkpoint(missing)
     with pytest.raises(FileNotFoundError, match="nowhere.*train first, or check the path"):
-        load_torch(missing)
+        load_state(missing, {})
     with pytest.raises(FileNotFoundError):
         load_checkpoint(tmp_path)  # a folder
 
@@ -177,18 +178,22 @@ def test_a_corrupted_header_is_refused(saved: Path) -> None:
 
 def test_damaged_files_of_torch_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
-    torch.save({"weights": torch.arange(500.0)}, path)
+    save_state(path, {}, {"weights": torch.arange(500.0)})
     whole = path.read_bytes()
-    assert torch.equal(load_torch(path)["weights"], torch.arange(500.0))
+    assert torch.equal(load_state(path, {})["weights"], torch.arange(500.0))
     damaged = [whole[:size] for size in (0, 1, 50, len(whole) // 2, len(whole) - 1)]
     damaged += [b"0", b"}q\x00.", b"\x80\x02.", b"<html>404</html>", bytes(range(256))]
     for spoilt in damaged:
         path.write_bytes(spoilt)
         with pytest.raises(ValueError, match="state.pt is damaged"):
-            load_torch(path)
+            load_state(path, {})
 
 
 # -- a pickle posing as a checkpoint ----------------------------------------------------------
+
+
+def read_state(path: Path) -> dict:
+    return load_state(path, {})
 
 
 class Intruder:
@@ -202,7 +207,7 @@ class Intruder:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "torch", "old torch", "state"])
-@pytest.mark.parametrize("load", [load_checkpoint, load_torch])
+@pytest.mark.parametrize("load", [load_checkpoint, read_state])
 def test_a_pickle_is_refused_and_runs_nothing(tmp_path: Path, kind: str, load) -> None:
     trace, path = tmp_path / "was here", tmp_path / "model.safetensors"
     intruder = Intruder(trace)
@@ -229,7 +234,7 @@ def test_a_refused_pickle_brings_no_advice_to_open_it_anyway(tmp_path: Path) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ValueError) as error:
-            load_torch(path)
+            load_state(path, {})
     message = str(error.value)
     assert message.isprintable(), message  # no colour codes
     assert "weights_only" not in message and "can still be loaded" not in message
@@ -244,7 +249,7 @@ def test_notes_that_are_no_json_leave_the_old_checkpoint(saved: Path) -> None:
 
 
 def test_bundled_checkpoint_fits_the_bundled_vocabulary_and_tales() -> None:
-    model = load_checkpoint(weights.BUNDLED)
+    model = load_checkpoint(BUNDLED)
     tales = TaleTest(load_tales("val")[:12], course_tokenizer())
     assert model.config == GPTConfig.preset("course")
     assert tales(model)["val_loss"] < 1.3 * tales.floor  # with another vocabulary: ten times it
@@ -257,10 +262,10 @@ def test_own_run_is_preferred_unless_the_bundled_one_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, bundled = (tmp_path / place / "course.safetensors" for place in ("own", "bundled"))
-    monkeypatch.setattr(weights, "OWN", own)
-    monkeypatch.setattr(weights, "BUNDLED", bundled)
+    monkeypatch.setattr(files, "OWN", own)
+    monkeypatch.setattr(files, "BUNDLED", bundled)
     monkeypatch.delenv("COURSE_CHECKPOINT", raising=False)
-    with pytest.raises(FileNotFoundError, match=r"run 04_pretraining/pretraining\.ipynb"):
+    with pytest.raises(FileNotFoundError, match="fetch or train it first"):
         load_course_model()
     models = {bundled: tiny_model(seed=1), own: tiny_model(seed=2)}
 
@@ -268,9 +273,9 @@ def test_own_run_is_preferred_unless_the_bundled_one_is_asked_for(
         same = torch.equal(load_course_model().head.weight, models[path].head.weight)
         return course_checkpoint() == path and same
 
-    save_checkpoint(bundled, models[bundled], vocabulary=weights.vocabulary())
+    save_checkpoint(bundled, models[bundled], vocabulary=vocabulary())
     assert course_model_is(bundled)
-    save_checkpoint(own, models[own], vocabulary=weights.vocabulary())
+    save_checkpoint(own, models[own], vocabulary=vocabulary())
     assert course_model_is(own)
     assert course_checkpoint("chat") == bundled.with_name("chat.safetensors")
     monkeypatch.setenv("COURSE_CHECKPOINT", "bundled")
@@ -282,7 +287,7 @@ def test_a_model_of_another_vocabulary_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: dict
 ) -> None:
     own = tmp_path / "course.safetensors"
-    monkeypatch.setattr(weights, "OWN", own)
+    monkeypatch.setattr(files, "OWN", own)
     monkeypatch.delenv("COURSE_CHECKPOINT", raising=False)
     save_checkpoint(own, tiny_model(), **notes)
     with pytest.raises(ValueError, match="another vocabulary .*COURSE_CHECKPOINT=bundled"):
@@ -291,7 +296,5 @@ def test_a_model_of_another_vocabulary_is_refused(
 
 def test_the_bundled_chat_model_answers() -> None:
     entries = [e for e in load_instructions("test") if e["task"] in ("plural", "where")]
-    answers = answer(
-        load_checkpoint(weights.BUNDLED.with_stem("chat")), course_tokenizer(), entries
-    )
+    answers = answer(load_checkpoint(BUNDLED.with_stem("chat")), course_tokenizer(), entries)
     assert score_answers(entries, answers).loc["all", "exact match"] > 0.8

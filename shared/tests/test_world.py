@@ -14,7 +14,7 @@ from functools import cache
 import pytest
 
 from data.world import Grammar, Mention, entropy_floor, explain, tell_tales, world
-from shared.classroom.texts import load_tales, load_text
+from shared.classroom.datasets import load_tales, load_text
 
 MARK = re.compile(r"<([\w.?]+)>|\{(\w+)\.?(\w*)\}")
 RECALLED = {"name": "names", "thing": "objects", "he": "pronouns"}  # kind or form: kind of recall

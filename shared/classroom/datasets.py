@@ -12,6 +12,9 @@ import pandas as pd
 from shared.classroom.fetch import CATALOGUE, fetch
 from shared.classroom.files import DATA
 
+# built in 05_finetune_classification/real_messages.ipynb: balance
+# built in 05_finetune_classification/spam_classifier.ipynb: split_table
+
 TALES = {"train": "stories.txt", "val": "stories_val.txt"}
 SPLITS = ("train", "val", "test")
 MESSAGE_SPLITS = ("train", "unlabelled", "val", "test")
@@ -169,3 +172,30 @@ def pretraining_documents(split: str) -> list[str]:
             documents += load_messages(known)["text"].tolist()
         random.Random(123).shuffle(documents)
     return documents
+
+
+def balance(table: pd.DataFrame, seed: int = 123) -> pd.DataFrame:
+    """As many messages of every label as the rarest has, in a random order."""
+    rarest = table["label"].value_counts().min()
+    chosen = table.groupby("label").sample(rarest, random_state=seed)
+    return chosen.sample(frac=1, random_state=seed)
+
+
+def split_table(table: pd.DataFrame, shares: Mapping[str, float], seed: int = 123) -> dict:
+    """Deal the rows of a table at random into parts, {"train": 0.7, "val": 0.1, "test": 0.2}.
+
+    Raises ValueError when the shares do not add up to 1, or a part lacks one of the labels.
+    """
+    if abs(sum(shares.values()) - 1) > 1e-9 or min(shares.values()) <= 0:
+        raise ValueError(f"the shares {dict(shares)} must be above 0 and add up to 1")
+    shuffled, parts, start = table.sample(frac=1, random_state=seed), {}, 0.0
+    for name, share in shares.items():
+        rows = slice(round(start * len(table)), round((start + share) * len(table)))
+        parts[name] = shuffled.iloc[rows].reset_index(drop=True)
+        start += share
+        if missing := set(table["label"]) - set(parts[name]["label"]):
+            raise ValueError(
+                f"the part {name!r} has {len(parts[name])} messages and none that is "
+                f"{' or '.join(sorted(missing))}: give it a larger share, or take more messages"
+            )
+    return parts

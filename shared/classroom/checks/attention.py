@@ -1,0 +1,94 @@
+"""The checks of the exercises on attention, 2.1 to 2.8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from shared.classroom.checks.machinery import Wrong, agree, exercise
+
+
+@exercise("2.1")
+def _shape_of_weights(answer: tuple) -> None:
+    if tuple(answer) != (8, 4, 100, 100):
+        raise Wrong(f"{tuple(answer)} is not it: each head has a table, tokens × tokens.")
+
+
+@exercise("2.2")
+def _softmax(answer: Callable) -> None:
+    scores = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    agree(
+        answer(scores), torch.softmax(scores, -1), "[[1, 2, 3], [0, 0, 0]]", "Each row sums to 1."
+    )
+    large = torch.tensor([[1000.0, 1001.0]])
+    agree(answer(large), torch.softmax(large, -1), "[[1000, 1001]]", "Subtract the largest first.")
+
+
+@exercise("2.3")
+def _attention(answer: Callable) -> None:
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(2, 5, 4, generator=generator) for _ in range(3))
+    expected = torch.softmax(q @ k.transpose(1, 2) / 4**0.5, dim=-1) @ v
+    agree(answer(q, k, v), expected, "queries, keys and values (2, 5, 4)", "Did you divide by √4?")
+
+
+@exercise("2.4")
+def _causal_mask(answer: Callable) -> None:
+    for size in (1, 3):
+        expected = torch.triu(torch.ones(size, size), diagonal=1).bool()
+        hint = "True = forbidden: a later token. A token may look at itself."
+        agree(answer(size), expected, f"size {size}", hint)
+
+
+@exercise("2.5")
+def _window_mask(answer: Callable) -> None:
+    for size, width in ((5, 2), (4, 1), (3, 9)):
+        back = torch.arange(size)[:, None] - torch.arange(size)
+        expected = (back < 0) | (back >= width)
+        hint = "Forbidden: the future, and what lies `width` or more tokens back."
+        agree(answer(size, width), expected, f"size {size}, width {width}", hint)
+
+
+@exercise("2.6")
+def _split_heads(answer: Callable) -> None:
+    x = torch.arange(24.0).view(1, 4, 6)
+    expected = x.view(1, 4, 2, 3).transpose(1, 2)
+    hint = "First view each row as heads × head_dim, then let heads and tokens change places."
+    agree(answer(x, 2), expected, "x (1, 4, 6) and 2 heads", hint)
+
+
+@exercise("2.7")
+def _relative_bias(answer: Callable) -> None:
+    table = torch.tensor([0.0, -1.0, -2.0, -3.0])
+    low = -torch.inf
+    expected = torch.tensor([[0.0, low, low], [-1, 0, low], [-2, -1, 0]])
+    found = answer(3, table)
+    if isinstance(found, Tensor) and found.shape == expected.shape:
+        ahead = torch.isneginf(found)
+        if not torch.equal(ahead, torch.isneginf(expected)):
+            raise Wrong("−∞ must stand above the diagonal, and only there.")
+        agree(found.masked_fill(ahead, 9), expected.masked_fill(ahead, 9), "size 3 (−∞ shown as 9)")
+    else:
+        agree(found, expected, "size 3")
+
+
+@exercise("2.8")
+def _leaks(answer: Callable) -> None:
+    def honest(x: Tensor) -> Tensor:
+        return x.cumsum(dim=1)
+
+    def leaky(x: Tensor) -> Tensor:
+        return x + x.mean(dim=1, keepdim=True)
+
+    def peeping(x: Tensor) -> Tensor:  # looks one token ahead
+        return x + torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], dim=1)
+
+    x = torch.arange(24.0).view(2, 4, 3)
+    before = x.clone()
+    agree(answer(honest, x), False, "a running sum, which looks back only,")
+    agree(answer(leaky, x), True, "a mean over all tokens")
+    agree(answer(peeping, x), True, "a function that looks one token ahead")
+    if not torch.equal(x, before):
+        raise Wrong("x itself was changed: change a clone.")

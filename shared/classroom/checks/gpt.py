@@ -1,0 +1,99 @@
+"""The checks of the exercises on the GPT architecture, 3.1 to 3.10."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from shared.classroom.checks.machinery import Unsolved, agree, exercise, rounded
+
+
+@exercise("3.1")
+def _layer_norm(answer: Callable) -> None:
+    x = torch.tensor([[1.0, 2.0, 3.0, 6.0], [0.0, 0.0, 0.0, 8.0]])
+    gain, bias = torch.tensor([1.0, 2.0, 1.0, 0.5]), torch.tensor([0.0, 1.0, 0.0, -1.0])
+    expected = torch.nn.functional.layer_norm(x, (4,), gain, bias)
+    hint = "The variance is divided by 4, not by 3."
+    agree(answer(x, gain, bias), expected, "two rows of four numbers", hint)
+    flat = answer(torch.full((1, 4), 3.0), torch.ones(4), torch.zeros(4))
+    agree(flat, torch.zeros(1, 4), "four equal numbers", "1e-5 keeps the root away from 0.")
+
+
+@exercise("3.2")
+def _gelu(answer: Callable) -> None:
+    x = torch.tensor([[-3.0, -1.0, 0.0], [0.5, 2.0, 10.0]])
+    hint = "The tanh form is an approximation: use erf."
+    agree(answer(x), torch.nn.functional.gelu(x), "numbers from −3 to 10", hint)
+
+
+@exercise("3.3")
+def _block_parameters(answer: Callable) -> None:
+    agree(answer(768), 7_087_872, "768 dimensions", "Weights and biases of 2 norms and 4 layers.")
+    agree(answer(2), 74, "2 dimensions")
+
+
+@exercise("3.4")
+def _shortcut_gradients(answer: Callable) -> None:
+    for w, n in ((0.5, 10), (0.1, 3), (-0.5, 2)):
+        plain, shortcut = answer(w, n) or (None, None)
+        agree(rounded(plain), round(w**n, 4), f"w = {w}, {n} layers, no shortcuts")
+        hint = "The derivative of x + w·x is 1 + w."
+        agree(rounded(shortcut), round((1 + w) ** n, 4), f"w = {w}, {n} layers, shortcuts", hint)
+
+
+@exercise("3.5")
+def _operations(answer: Callable) -> None:
+    agree(answer(1, 2, 10, 0), 136, "1 layer, 2 dimensions, 10 words, nothing to look at")
+    agree(answer(12, 768, 50_257, 1024), 284_812_800, "GPT-2 small at a full context",
+          "Scores cost 2·d per token looked at, mixing as much again.")  # fmt: skip
+
+
+@exercise("3.6")
+def _cache_bytes(answer: Callable) -> None:
+    agree(
+        answer(12, 12, 64, 1024, 1, 2),
+        37_748_736,
+        "GPT-2 small in 2 bytes",
+        "Count keys and values.",
+    )
+    agree(answer(3, 2, 4, 5, 7, 4), 6_720, "3 layers, 2 heads of 4, 5 tokens, 7 rows, 4 bytes")
+
+
+@exercise("3.7")
+def _who_sees_whom(answer: Callable) -> None:
+    for new, stored in ((3, 2), (1, 4), (2, 0)):
+        expected = [
+            [column <= stored + row for column in range(stored + new)] for row in range(new)
+        ]
+        found = answer(new, stored)
+        if found is None:
+            raise Unsolved
+        case = f"{new} new behind {stored} stored"
+        agree(found.tolist(), expected, case, "The last row sees everything.")
+
+
+@exercise("3.8")
+def _left_positions(answer: Callable) -> None:
+    real = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]]).bool()
+    expected = torch.tensor([[0, 0, 0, 1, 2], [0, 1, 2, 3, 4], [0, 0, 0, 0, 0]])
+    agree(answer(real), expected, "2, 0 and 4 paddings", "cumsum counts the real ones so far.")
+
+
+@exercise("3.9")
+def _rms_norm(answer: Callable) -> None:
+    x = torch.tensor([[3.0, 4.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    expected = torch.tensor([[1.2, 1.6, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    agree(answer(x, 0.0), expected, "(3, 4, 0, 0) and four ones", "The mean, not the sum.")
+    agree(
+        answer(torch.zeros(1, 4), 1e-6), torch.zeros(1, 4), "zeros", "eps belongs under the root."
+    )
+
+
+@exercise("3.10")
+def _turned(answer: Callable) -> None:
+    x = torch.tensor([1.0, 2.0, 0.0, 1.0])
+    agree(answer(x, 0, 100.0), x, "position 0", "It stays as it is.")
+    pairs = torch.complex(x[:2], x[2:]) * torch.polar(torch.ones(2), torch.tensor([3.0, 0.3]))
+    expected = torch.cat([pairs.real, pairs.imag])
+    agree(answer(x, 3, 100.0), expected, "position 3, base 100", "The pairs are (0, 2) and (1, 3).")

@@ -1,0 +1,114 @@
+"""The checks of the exercises on instructions, 6.1 to 6.10."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from shared.classroom.checks.machinery import Wrong, agree, exercise
+
+
+@exercise("6.1")
+def _targets_of_a_row(answer: list) -> None:
+    agree(list(answer), [-100, -100, 7, 0], "the row 0 5 6 7 0", "Which token follows each input?")
+
+
+@exercise("6.2")
+def _phi3_prompt(answer: Callable) -> None:
+    entry = {"instruction": "Sort.", "input": "two, one"}
+    agree(answer(entry), "<|user|>\nSort.\ntwo, one\n<|assistant|>\n", "with an input")
+    entry = {"instruction": "Sing.", "input": ""}
+    hint = "No empty line when there is no input."
+    agree(answer(entry), "<|user|>\nSing.\n<|assistant|>\n", "without an input", hint)
+
+
+@exercise("6.3")
+def _inputs_and_targets(answer: Callable) -> None:
+    inputs, targets = answer([5, 6, 0], 4, 0) or (None, None)
+    agree(inputs, [5, 6, 0, 0], "the inputs of [5, 6, 0], length 4")
+    hint = "The first end mark stays: it teaches when to stop."
+    agree(targets, [6, 0, -100, -100], "the targets of [5, 6, 0], length 4", hint)
+    inputs, targets = answer([5, 9], 1, 9)
+    agree((inputs, targets), ([5], [9]), "[5, 9], length 1, end 9")
+
+
+@exercise("6.4")
+def _masked_loss(answer: Callable) -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
+    targets = torch.tensor([0, -100, 1])
+    expected = torch.nn.functional.cross_entropy(logits, targets)
+    agree(answer(logits, targets), expected, "targets 0, −100, 1", "Divide by what counts.")
+    none = torch.full((3,), -100)
+    agree(answer(logits, none), torch.tensor(0.0), "targets that are all −100")
+
+
+@exercise("6.5")
+def _lenient_match(answer: Callable) -> None:
+    for given, expected, same in (
+        ("A  Fox.", "a fox", True),
+        ("a fox", "A fox!", True),
+        ("a fox", "a box", False),
+        ("Who? A fox", "who a fox", False),
+        ("...", "", False),
+    ):
+        hint = "Only one mark, and only at the end."
+        agree(answer(given, expected), same, f"{given!r} and {expected!r}", hint)
+
+
+@exercise("6.6")
+def _recolour(answer: Callable) -> None:
+    entry = {"instruction": "Which?", "input": "A red kite, a blue hat, a redhead.",
+             "output": "red", "task": "red"}  # fmt: skip
+    before = dict(entry)
+    found = answer(entry, {"red": "blue", "blue": "red"})
+    expected = {"instruction": "Which?", "input": "A blue kite, a red hat, a redhead.",
+                "output": "blue", "task": "red"}  # fmt: skip
+    agree(found, expected, "red and blue changing places", "Both at once, and whole words only.")
+    if entry != before:
+        raise Wrong("The entry that was given has changed: make a new one.")
+
+
+@exercise("6.7")
+def _by_task(answer: Callable) -> None:
+    rows = [("sort", True), ("who", False), ("sort", False), ("sort", True), ("sort", True)]
+    agree(answer(rows), {"sort": 0.75, "who": 0.0}, "sort right 3 of 4, who 0 of 1")
+    agree(answer([]), {}, "no rows at all")
+
+
+@exercise("6.8")
+def _log_prob(answer: Callable) -> None:
+    logits = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    expected = logits.log_softmax(-1)[0, 1] + logits.log_softmax(-1)[1, 2]
+    hint = "Probabilities multiply, so logarithms add; softmax first."
+    agree(answer(logits, torch.tensor([1, 2])), expected, "ids 1, 2", hint)
+
+
+@exercise("6.9")
+def _preference_loss(answer: Callable) -> None:
+    values = [torch.tensor(v) for v in ([-14.0, -3.0], [-12.0, -5.5], [-18.0, -3.5], [-6.0, -5.0])]
+    margin = torch.tensor([10.0, 1.0])
+    expected = -torch.sigmoid(0.1 * margin).log().mean()
+    agree(
+        answer(*values, 0.1),
+        expected,
+        "margins 10 and 1, beta 0.1",
+        "Did you subtract the values of the start?",
+    )
+    far = [torch.tensor([v]) for v in (-10_000.0, 0.0, 0.0, 0.0)]
+    hint = "log σ needs care: logsigmoid, or softplus."
+    agree(answer(*far, 1.0), torch.tensor(10_000.0), "a margin of −10,000, beta 1", hint)
+
+
+@exercise("6.10")
+def _remember(answer: Callable) -> None:
+    exchanges = [[1, 1, 1], [2, 2], [3]]
+    for limit, kept in ((10, exchanges), (7, exchanges[1:]), (4, exchanges[2:]), (2, [])):
+        case = f"three exchanges of 3, 2, 1 ids, 2 new ones, limit {limit}"
+        found = answer([list(e) for e in exchanges], [9, 9], limit)
+        agree(found, kept, case, "As few as needed, the oldest first.")
+    try:
+        answer([], [9, 9, 9], 2)
+    except ValueError:
+        return
+    raise Wrong("3 new ids and a limit of 2 must raise a ValueError.")

@@ -1,0 +1,117 @@
+"""The checks of the exercises on pretraining, 4.1 to 4.10."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from shared.classroom.checks.machinery import Unsolved, agree, exercise, rounded
+
+
+@exercise("4.1")
+def _loss(answer: Callable) -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]])
+    targets = torch.tensor([0, 1])
+    expected = torch.nn.functional.cross_entropy(logits, targets)
+    agree(answer(logits, targets), expected, "two tokens, three words", "The mean, in nats.")
+    large = torch.tensor([[1000.0, 0.0, -1000.0]])
+    hint = "exp(1000) is infinite: subtract the highest logit first."
+    agree(answer(large, torch.tensor([0])), torch.tensor(0.0), "a logit of 1,000", hint)
+    agree(answer(large, torch.tensor([1])), torch.tensor(1000.0), "a loss of 1,000", hint)
+
+
+@exercise("4.2")
+def _bits(answer: Callable) -> None:
+    hint = "A bit is ln 2 nats; the loss of the whole text is shared among its characters."
+    agree(rounded(answer(2.0794415, 100, 300)), 1.0, "ln 8 nats, three characters a token", hint)
+    agree(rounded(answer(0.6931472, 50, 50)), 1.0, "ln 2 nats, one character a token", hint)
+
+
+@exercise("4.3")
+def _linear(answer: Callable) -> None:
+    cases = {0: 0.5, 3: 2.0, 4: 2.0, 9: 1.0, 13: 0.2}
+    for step, expected in cases.items():
+        found = rounded(answer(step, 14, 2.0, 4))
+        agree(found, expected, f"step {step} of 14, max_lr 2, warmup 4")
+
+
+@exercise("4.4")
+def _adamw(answer: Callable) -> None:
+    parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    peer = torch.optim.AdamW([parameter], lr=0.1, betas=(0.8, 0.9), eps=1e-8, weight_decay=0.5)
+    weight, mean, square = parameter.detach().clone(), torch.zeros(2), torch.zeros(2)
+    for step, gradient in enumerate(torch.tensor([[0.5, -3.0], [1.0, 0.2]]), start=1):
+        parameter.grad = gradient.clone()
+        peer.step()
+        found = answer(weight, gradient, mean, square, step, 0.1, 0.8, 0.9, 0.5)
+        if found is None:
+            raise Unsolved
+        weight, mean, square = found
+        hint = "Is the weight shrunk by lr · decay, and are both averages divided by 1 − beta^step?"
+        agree(weight, parameter.detach(), f"the weight after step {step}", hint)
+        names = {"exp_avg": mean, "exp_avg_sq": square}
+        for name, value in names.items():
+            hint = "The averages themselves stay as they are, undivided."
+            agree(value, peer.state[parameter][name], f"{name} after step {step}", hint)
+
+
+@exercise("4.5")
+def _clip(answer: Callable) -> None:
+    gradients = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]
+    hint = "One norm over all numbers: √(3² + 4²) = 5."
+    for limit, factor in {1.0: 0.2, 10.0: 1.0}.items():
+        found = answer([gradient.clone() for gradient in gradients], limit)
+        if found is None:
+            raise Unsolved
+        for number, gradient in enumerate(gradients):
+            agree(found[number], factor * gradient, f"limit {limit:g}, tensor {number}", hint)
+    still = answer([torch.zeros(2)], 1.0)
+    agree(still[0], torch.zeros(2), "a gradient of zeros", "Its norm is 0: do not divide by it.")
+
+
+@exercise("4.6")
+def _whole(answer: Callable) -> None:
+    parts = [torch.tensor([1.0, 0.0]), torch.tensor([5.0, 4.0])]
+    hint = "Each part counts as much as it has targets."
+    agree(answer(parts, [3, 1]), torch.tensor([2.0, 1.0]), "3 targets and 1 target", hint)
+    agree(answer(parts, [2, 2]), torch.tensor([3.0, 2.0]), "2 targets each", hint)
+
+
+@exercise("4.7")
+def _top_k(answer: Callable) -> None:
+    logits = torch.tensor([1.0, 3.0, 2.0, -1.0])
+    expected = torch.tensor([0.0, 0.8807971, 0.1192029, 0.0])
+    agree(
+        answer(logits, 0.5, 2),
+        expected,
+        "temperature 0.5, top 2",
+        "Divide the logits by the temperature.",
+    )
+    agree(answer(logits, 1.0, 4), logits.softmax(-1), "temperature 1, all four")
+
+
+@exercise("4.8")
+def _nucleus(answer: Callable) -> None:
+    chances = torch.tensor([0.1, 0.5, 0.15, 0.25])
+    hint = "The token that crosses p stays as well."
+    agree(answer(chances, 0.6), torch.tensor([0, 2 / 3, 0, 1 / 3]), "p = 0.6", hint)
+    agree(answer(chances, 0.4), torch.tensor([0.0, 1, 0, 0]), "p = 0.4", hint)
+    agree(answer(chances, 1.0), chances, "p = 1", "All stay.")
+
+
+@exercise("4.9")
+def _orthogonal(answer: Callable) -> None:
+    matrix = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, -1.0]])
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    once = matrix / matrix.norm()
+    once = 1.5 * once - 0.5 * once @ once.T @ once
+    agree(answer(matrix, 1), once, "one round", "Divide by the norm before the first.")
+    agree(answer(matrix, 30), left @ right, "30 rounds", "The rounds should approach U Vᵀ.")
+
+
+@exercise("4.10")
+def _memory(answer: Callable) -> None:
+    hint = "Weights, gradients, two averages: four numbers of 4 bytes per parameter."
+    agree(rounded(answer(124_000_000)), 1.984, "124 million parameters", hint)
+    agree(rounded(answer(1_558_000_000)), 24.928, "1,558 million parameters", hint)

@@ -1,0 +1,113 @@
+"""The checks of the warm-up exercises, 0.1 to 0.12."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from shared.classroom.checks.machinery import Wrong, agree, exercise, rounded
+
+
+@exercise("0.1")
+def _broadcast_shape(answer: tuple) -> None:
+    if tuple(answer) != (4, 5, 3):
+        raise Wrong(f"{tuple(answer)} is not it: write the sizes below each other, right-aligned.")
+
+
+@exercise("0.2")
+def _squared_distances(answer: Callable) -> None:
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+    expected = torch.tensor([[0.0, 25.0, 1.0], [25.0, 0.0, 18.0], [1.0, 18.0, 0.0]])
+    agree(answer(x), expected, "rows (0, 0), (3, 4), (0, 1)", "Squared, and summed over d.")
+
+
+@exercise("0.3")
+def _interleave(answer: Callable) -> None:
+    a, b = torch.tensor([1, 2, 3]), torch.tensor([10, 20, 30])
+    agree(answer(a, b), torch.tensor([1, 10, 2, 20, 3, 30]), "1 2 3 and 10 20 30")
+
+
+@exercise("0.4")
+def _log_softmax(answer: Callable) -> None:
+    scores = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    agree(answer(scores), torch.log_softmax(scores, -1), "[[1, 2, 3], [0, 0, 0]]")
+    agree(answer(scores[0]), torch.log_softmax(scores[0], -1), "[1, 2, 3], one dimension")
+    large = torch.tensor([[1000.0, -1000.0], [-1000.0, -1001.0]])
+    hint = "Subtract from each row its own largest, and never take the log of 0."
+    expected = torch.log_softmax(large, -1)
+    agree(answer(large), expected, "[[1000, −1000], [−1000, −1001]]", hint)
+
+
+@exercise("0.5")
+def _slope(answer: Callable) -> None:
+    for name, f, x, expected in (
+        ("x² at 3", lambda x: x * x, 3.0, 6.0),
+        ("x³ at 1", lambda x: x**3, 1.0, 3.0),
+    ):
+        hint = "From one side only, it is off by a little: take one value on each side."
+        found = answer(f, x)
+        agree(rounded(found), expected, name, hint)
+
+
+@exercise("0.6")
+def _neuron_slopes(answer: Callable) -> None:
+    x, w = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 0.1])
+    for b, on in ((0.0, 1.0), (-1.0, 0.0)):
+        slopes, bias_slope = answer(x, w, b) or (None, None)
+        case = f"x = (1, −2), w = (0.5, 0.1), b = {b}"
+        agree(slopes, on * x, f"the slope for w, {case},", "Does the neuron pass anything on?")
+        agree(float(bias_slope), on, f"the slope for b, {case},")
+
+
+@exercise("0.7")
+def _momentum(answer: Callable) -> None:
+    def of_square(x: float) -> float:
+        return 2 * x
+
+    for momentum, expected in ((0.0, 0.36), (0.5, 0.16)):
+        found = answer(of_square, 1.0, 0.2, momentum, 2)
+        hint = "The velocity keeps its value from step to step."
+        case = f"x², from 1, rate 0.2, momentum {momentum}, 2 steps"
+        agree(rounded(found), expected, case, hint)
+
+
+@exercise("0.8")
+def _bigram_probability(answer: Callable) -> None:
+    hint = "The last character of the text is followed by nothing."
+    agree(answer("banana", "a", "n"), 1.0, "banana, n after a", hint)
+    found = answer("abacad", "a", "b")
+    agree(rounded(found), round(1 / 3, 4), "abacad, b after a")
+    agree(answer("aaa", "a", "a"), 1.0, "aaa, a after a", "Neighbouring pairs may overlap.")
+    agree(answer("abc", "c", "a"), 0, "abc, a after c", hint)
+    agree(answer("abc", "z", "a"), 0, "abc, a after z")
+
+
+@exercise("0.9")
+def _perplexity(answer: Callable) -> None:
+    for probabilities, expected in (([0.25, 0.25], 4.0), ([0.5, 0.125], 4.0), ([1.0], 1.0)):
+        found = answer(probabilities)
+        hint = "The mean is taken of the logarithms, not of the probabilities."
+        agree(rounded(found), expected, f"{probabilities}", hint)
+
+
+@exercise("0.10")
+def _draw(answer: Callable) -> None:
+    # Numbers that are exact in binary: on the borders, every way to add gives the same.
+    for u, expected in ((0.0, 0), (0.24, 0), (0.25, 2), (0.74, 2), (0.75, 3), (0.999, 3)):
+        hint = "An index of probability 0 is never drawn."
+        agree(answer([0.25, 0.0, 0.5, 0.25], u), expected, f"(0.25, 0, 0.5, 0.25), u = {u}", hint)
+
+
+@exercise("0.11")
+def _gflops(answer: Callable) -> None:
+    found = answer(1000, 2000, 500, 0.5)
+    hint = "Each of the m × n results takes k products and as many additions."
+    agree(rounded(found), 4.0, "1000, 2000, 500 in 0.5 s", hint)
+
+
+@exercise("0.12")
+def _contexts(answer: Callable) -> None:
+    expected = [([0, 0], 5), ([0, 5], 6), ([5, 6], 7)]
+    agree(answer([5, 6, 7], 2, 0), expected, "ids 5, 6, 7, context 2, start 0")
+    agree(answer([8], 1, 9), [([9], 8)], "ids 8, context 1, start 9")

@@ -1,0 +1,108 @@
+"""How labels and answers are scored: against the right ones, or by the rules of the valley."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from data.instructions import Entry
+from data.world import explain
+from shared.classroom.datasets import load_instructions
+
+# built in 05_finetune_classification/spam_classifier.ipynb: naive_bayes, classification_scores,
+#   best_threshold
+# built in 06_finetune_instructions/instructions.ipynb: exact_match, token_f1, fits_tale
+
+FREE_TASK = "continue"  # has many right answers: scored by a rule, and counted apart
+
+
+def naive_bayes(known: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[int]:
+    """The class whose training words make each text more likely (add-one smoothing), 0 or 1.
+
+    `known` are (text, class) pairs. A bag of words: order does not count.
+    """
+    find, classes = re.compile(r"[a-z0-9']+").findall, Counter(label for _, label in known)
+    words = [Counter(find(" ".join(t for t, label in known if label == c).lower())) for c in (0, 1)]
+    totals = [count.total() + len(words[0] | words[1]) for count in words]
+
+    def log_likelihood(text, label):
+        shares = [(words[label][word] + 1) / totals[label] for word in find(text.lower())]
+        return math.log(classes[label]) + sum(map(math.log, shares))
+
+    return [int(log_likelihood(text, 1) > log_likelihood(text, 0)) for text in texts]
+
+
+def classification_scores(guesses: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
+    """Accuracy, and precision, recall and F1 of class 1 (0 where nothing was found or to find)."""
+    pairs = Counter(zip(guesses, labels, strict=True))
+    caught, filtered, spam = pairs[1, 1], pairs[1, 0] + pairs[1, 1], pairs[0, 1] + pairs[1, 1]
+    return {
+        "accuracy": (caught + pairs[0, 0]) / len(labels),
+        "precision": caught / filtered if filtered else 0.0,
+        "recall": caught / spam if spam else 0.0,
+        "F1": 2 * caught / (filtered + spam) if filtered + spam else 0.0,
+    }
+
+
+def best_threshold(odds: Tensor, classes: Sequence[int]) -> float:
+    """The middle of the thresholds (from -8 to 8 nats) on the log odds with the best F1.
+
+    To be chosen on a validation part: training makes a model too sure of itself.
+    """
+    f1 = {
+        threshold: classification_scores((odds > threshold).int().tolist(), classes)["F1"]
+        for threshold in torch.linspace(-8, 8, 129).tolist()
+    }
+    highest = max(f1.values())
+    best = [threshold for threshold, score in f1.items() if score == highest]
+    return best[len(best) // 2]
+
+
+def exact_match(given: str, expected: str) -> bool:
+    """The same words, letters and marks; only white space does not count."""
+    return given.split() == expected.split()
+
+
+def token_f1(given: str, expected: str) -> float:
+    """Words in common, as the harmonic mean of the share of the given and of the expected ones."""
+    words, right = Counter(given.lower().split()), Counter(expected.lower().split())
+    common = (words & right).total()
+    return 2 * common / (words.total() + right.total()) if common else 0.0
+
+
+def fits_tale(beginning: str, given: str) -> bool:
+    """Is the beginning with the given text a whole tale that the grammar could tell?"""
+    return explain(f"{beginning} {given}").ways > 0
+
+
+def score_answers(entries: Sequence[Entry], answers: Sequence[str]) -> pd.DataFrame:
+    """Per task: entries, share of exact matches, mean token F1; last the row "all".
+
+    The free task is left out. Raises ValueError for a task that the course does not know, or when
+    nothing is left to score.
+    """
+    known, rows = {entry["task"] for entry in load_instructions()}, defaultdict(list)
+    for entry, given in zip(entries, answers, strict=True):
+        if (task := entry.get("task")) not in known:
+            raise ValueError(
+                f"no rule to score the task {task!r}: choose one of {', '.join(sorted(known))}, "
+                f"or use exact_match and token_f1 directly"
+            )
+        if task != FREE_TASK:
+            score = exact_match(given, entry["output"]), token_f1(given, entry["output"])
+            rows[task].append(score)
+    if not rows:
+        raise ValueError("there is nothing to score: give entries of other tasks than the free one")
+    tasks = {task: rows[task] for task in sorted(rows)}
+    tasks["all"] = [score for scores in rows.values() for score in scores]
+    table = {
+        task: (len(scores), *(sum(column) / len(scores) for column in zip(*scores, strict=True)))
+        for task, scores in tasks.items()
+    }
+    return pd.DataFrame.from_dict(table, "index", columns=["entries", "exact match", "token F1"])
