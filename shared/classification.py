@@ -7,16 +7,14 @@ the batch; every class has an equal share of a batch, however rare it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from shared.classroom.errors import one_of, require
+from shared.classroom.errors import one_of
 from shared.gpt import GPTModel
 from shared.texts import encode_plain, end_of_text
-from shared.weights import fill, read_checkpoint, save_checkpoint
 
 # built in 05_finetune_classification/spam_classifier.ipynb: encode_texts, pad_texts, pool,
 #   Classifier, freeze, log_odds
@@ -106,22 +104,3 @@ def log_odds(classifier: Classifier, rows: Sequence[Sequence[int]], batch_size: 
         result[chosen] = (scores[:, 1] - scores[:, 0]).float().cpu()
     classifier.train(was_training)
     return result
-
-
-def save_classifier(path: Path, classifier: Classifier, **notes: object) -> None:
-    """Write a classifier with its configuration, its pooling and JSON-ready `notes`."""
-    labels = classifier.label_head.out_features
-    save_checkpoint(path, classifier, pooling=classifier.pooling, labels=labels, **notes)
-
-
-def load_classifier(path: Path) -> Classifier:
-    """The classifier of a file that `save_classifier` wrote, in evaluation mode.
-
-    Raises ValueError for a file that holds something else, naming every tensor that differs.
-    """
-    config, notes, tensors = read_checkpoint(path)
-    ours = {"pooling", "labels"} <= notes.keys()
-    require(ours, f"{path} is a checkpoint, but not of a classifier: use load_checkpoint")
-    return fill(
-        lambda: Classifier(config.build(), notes["labels"], notes["pooling"]), config, tensors, path
-    )

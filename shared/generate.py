@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from shared.attention import KVCache
-from shared.classroom.errors import at_least
+from shared.classroom.errors import at_least, require
 from shared.classroom.fast import streamlined
 from shared.gpt import GPTModel
 
@@ -47,12 +47,11 @@ def next_token_probs(
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Refuse settings that have no meaning."""
-    if not temperature >= 0:
-        raise ValueError(f"temperature is {temperature}; it must be 0 (greedy) or above")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is {top_k}; it must be at least 1 (None keeps every token)")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}; it must lie in (0, 1] (None keeps every token)")
+    at_least(0, temperature=temperature)  # 0 is greedy
+    if top_k is not None:
+        at_least(1, top_k=top_k)
+    if top_p is not None:
+        require(0 < top_p <= 1, f"top_p is {top_p}; it must lie in (0, 1] (None keeps every token)")
 
 
 def stream(

@@ -148,14 +148,11 @@ class BPETokenizer:
                 continue
             for piece in PIECE.findall(part):
                 if piece not in self.cache:
-                    self.remember(piece)
+                    if len(self.cache) >= CACHE_SIZE:
+                        self.cache.clear()
+                    self.cache[piece] = encode_piece(piece.encode(), self.ranks)
                 ids += self.cache[piece]
         return ids
-
-    def remember(self, piece: str) -> None:
-        if len(self.cache) >= CACHE_SIZE:
-            self.cache.clear()
-        self.cache[piece] = encode_piece(piece.encode(), self.ranks)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of the ids; `decode(encode(text)) == text`.

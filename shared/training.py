@@ -151,9 +151,3 @@ def progress(row: Mapping, steps: int, tokens_per_second: float, seconds_per_ste
         f"step {row['step'] + 1:>5}/{steps}  loss {row['loss']:.3f}{extra}  "
         f"lr {row['lr']:.1e}  {tokens_per_second:,.0f} tokens/s  {left:.1f} min left"
     )
-
-
-def series(history: Sequence[Mapping[str, float]], name: str) -> tuple[list[int], list[float]]:
-    """The steps and values of one column of a history, where it was recorded."""
-    rows = [(row["step"] + 1, row[name]) for row in history if name in row]
-    return [step for step, _ in rows], [value for _, value in rows]

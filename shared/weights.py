@@ -8,26 +8,24 @@ is read tensor by tensor into a model that took no memory before.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
+from shared.classification import Classifier
 from shared.classroom.errors import require
 from shared.classroom.files import course_checkpoint, vocabulary, write_atomically
 from shared.classroom.tensors import must_match, read_tensors, tensor_names
 from shared.gpt import GPTConfig, GPTModel
 from shared.lora import LoRALinear
-from shared.modern import ModernConfig, ModernGPT
+from shared.modern import ModernConfig
 
 # built in 04_pretraining/gpt2_weights.ipynb: gpt2_name, read_gpt2
 
-Model = TypeVar("Model", bound=nn.Module)
 KINDS = {kind.__name__: kind for kind in (GPTConfig, ModernConfig)}
 
 
@@ -41,6 +39,9 @@ def save_checkpoint(path: Path, model: nn.Module, **notes: object) -> None:
         model = inner
     if any(isinstance(module, LoRALinear) for module in model.modules()):
         raise ValueError("the model has LoRA detours: merge_lora first, or save its adapter_state")
+    if isinstance(model, Classifier):
+        labels = model.label_head.out_features
+        notes["classifier"] = {"labels": labels, "pooling": model.pooling}
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     if model.config.tie_weights:  # then the head is token_embedding.weight; a classifier has none
         tensors.pop("head.weight", None)
@@ -67,33 +68,31 @@ def read_checkpoint(path: Path) -> tuple[GPTConfig, dict, dict[str, torch.Tensor
     return config, notes, tensors
 
 
-def load_checkpoint(path: Path, config: GPTConfig | None = None) -> GPTModel | ModernGPT:
-    """The model of a checkpoint, in evaluation mode.
+def load_checkpoint(path: Path, config: GPTConfig | None = None) -> nn.Module:
+    """The GPTModel, ModernGPT or Classifier of a checkpoint, in evaluation mode.
 
     With `config`, the file must hold that configuration. Raises ValueError naming every field
     or tensor that differs.
     """
-    saved, _, tensors = read_checkpoint(path)
+    saved, notes, tensors = read_checkpoint(path)
     if config is not None and config != saved:
         ours, theirs = asdict(config), asdict(saved)
         differ = [k for k in ours | theirs if ours.get(k) != theirs.get(k)]
         fields = [f"{k} is {theirs.get(k)}, not {ours.get(k)}" for k in differ]
         kinds = f"{type(saved).__name__} for {type(config).__name__}"
         raise ValueError(f"{path} holds another model: {'; '.join(fields) or kinds}")
-    return fill(saved.build, saved, tensors, path)
 
+    def build() -> nn.Module:
+        head = notes.get("classifier")
+        return Classifier(saved.build(), **head) if head else saved.build()
 
-def fill(
-    build: Callable[[], Model], config: GPTConfig, tensors: dict[str, torch.Tensor], path: Path
-) -> Model:
-    """Build a model and give it the tensors of a file; return it in evaluation mode.
-
-    Raises ValueError naming every tensor that is missing, unknown, or of another shape.
-    """
-    with torch.device("meta"):  # shapes without memory: the file may ask for anything
-        expected = build().state_dict()
-    if config.tie_weights and "head.weight" in expected:
-        tensors = tensors | {"head.weight": tensors.get("token_embedding.weight")}
+    try:
+        with torch.device("meta"):  # shapes without memory: the file may ask for anything
+            expected = build().state_dict()
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} has a header that cannot be used: {error}") from error
+    if saved.tie_weights and "head.weight" in expected:
+        tensors |= {"head.weight": tensors.get("token_embedding.weight")}
     must_match(tensors, expected, path)
     model = build()
     model.load_state_dict(tensors)

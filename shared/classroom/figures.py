@@ -317,3 +317,9 @@ def lr_schedule(lrs: Numbers, title: str | None = None) -> tuple[Figure, Axes]:
         ax.text(step, lrs[step], f"   {lrs[step]:.1e} at step {step:,}", va="bottom")
     ax.set(xlabel="step", ylabel="learning rate", ylim=(0, 1.15 * max(lrs)), title=title)
     return fig, ax
+
+
+def series(history: Sequence[Mapping[str, float]], name: str) -> tuple[list[int], list[float]]:
+    """The steps and values of one column of a training history, where it was recorded."""
+    rows = [(row["step"] + 1, row[name]) for row in history if name in row]
+    return [step for step, _ in rows], [value for _, value in rows]

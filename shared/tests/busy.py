@@ -1,14 +1,11 @@
 """Seconds per training step on a quiet machine and on a busy one, for several ways to wait.
 
-usage: python shared/tests/busy.py        (some 3 minutes)
+usage: python shared/tests/busy.py        (some 5 minutes on an otherwise idle machine)
 
-OpenMP's threads wait for each other many times in a step. Where a neighbour holds one of the cores,
-all wait for the thread that lost its core, and waiting by spinning takes the core from that thread
-again. So the tests compute with one thread (shared/tests/plugin.py). Each figure is the median of
-some rounds and, in brackets, the worst, as a multiple of the default on a quiet machine.
+OpenMP's threads wait for each other many times in a step: where a neighbour holds one core, all
+wait for one thread. So the tests compute with a single thread (shared/tests/plugin.py). Each
+figure is a median and, in brackets, the worst, as multiples of the default on a quiet machine.
 """
-
-from __future__ import annotations
 
 import os
 import subprocess

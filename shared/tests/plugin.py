@@ -26,6 +26,20 @@ SLOW = 1.5  # more than this many times its stated minutes: the summary names th
 TOO_SLOW = 4  # COURSE_BUDGET=strict, as in .ci/run: more than this many times is an error
 
 
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
+    """Options of pytest-xdist, before those of the command line; without it, one process."""
+    if early_config.pluginmanager.hasplugin("xdist"):
+        args[:0] = ["-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)  # pytest-xdist asks
+def pytest_xdist_auto_num_workers() -> int:
+    """Two notebooks side by side; on a single core, all in this process (0 workers)."""
+    linux = hasattr(os, "sched_getaffinity")  # which knows the cores that this process may use
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    return 2 if cores > 1 else 0
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Settings that need a path or the environment; the others stand in .pytest.ini."""
     if config.option.nbval_sanitize_with is None:
@@ -37,14 +51,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # OpenMP reads these when torch is imported: here, in xdist's workers, and in every kernel.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for those who ask for more threads
-
-
-@pytest.hookimpl(optionalhook=True)  # pytest itself says so when xdist is missing (.pytest.ini)
-def pytest_xdist_auto_num_workers() -> int:
-    """Two notebooks side by side; on a single core, all in this process (0 workers)."""
-    there = hasattr(os, "sched_getaffinity")  # the cores that this process may use: Linux only
-    cores = len(os.sched_getaffinity(0)) if there else os.cpu_count() or 1
-    return 2 if cores > 1 else 0
 
 
 def course_metadata(notebook: IPyNbFile) -> dict:

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from shared.attention import KVCache
+from shared.attention import KVCache, MultiHeadAttention
 from shared.classroom.fast import streamlined
 from shared.generate import generate, next_token_probs, stream
 from shared.gpt import FeedForward, GPTConfig, GPTModel
@@ -254,6 +255,17 @@ def test_what_hangs_on_a_part_is_heard_in_the_twin(monkeypatch: pytest.MonkeyPat
     assert not torch.allclose(original(ids), expected)
 
 
+@torch.no_grad()
+def test_a_hook_for_all_modules_hears_every_call() -> None:
+    heard = []
+    hook = nn.modules.module.register_module_forward_hook(lambda *call: heard.append(call[0]))
+    try:
+        generate(twins()["GPT"].eval(), prompt(1, 4), 2, temperature=0)
+    finally:
+        hook.remove()
+    assert {nn.Linear, MultiHeadAttention} <= {type(part) for part in heard}
+
+
 # -- from logits to probabilities -------------------------------------------------------------
 
 
@@ -343,8 +355,8 @@ def test_temperature_flattens_and_sharpens() -> None:
 # -- bad input --------------------------------------------------------------------------------
 
 BAD = [
-    ({"temperature": -0.5}, "temperature is -0.5; it must be 0"),
-    ({"temperature": float("nan")}, "temperature is nan; it must be 0"),
+    ({"temperature": -0.5}, "temperature is -0.5; it must be at least 0"),
+    ({"temperature": float("nan")}, "temperature is nan; it must be at least 0"),
     ({"top_k": 0}, "top_k is 0; it must be at least 1"),
     ({"top_k": -3}, "top_k is -3; it must be at least 1"),
     ({"top_p": 0}, r"top_p is 0; it must lie in \(0, 1\]"),

@@ -10,7 +10,7 @@ import torch
 
 from shared.attention import KVCache
 from shared.generate import generate
-from shared.gpt import GPTConfig, GPTModel, count_parameters
+from shared.gpt import PRESETS, GPTConfig, GPTModel, count_parameters
 from shared.modern import (
     ModernAttention,
     ModernConfig,
@@ -172,6 +172,17 @@ def test_it_costs_about_as_much_as_gpt2() -> None:
 def test_impossible_configurations_are_refused(changes: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         replace(CONFIG, **changes)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_builds_its_own_kind_of_model(name: str) -> None:
+    config = ModernConfig.preset(name, rotary_base=500.0)
+    assert type(config) is ModernConfig and config.rotary_base == 500
+    assert config.emb_dim == GPTConfig.preset(name).emb_dim
+    with torch.device("meta"):
+        assert (
+            type(config.build()) is ModernGPT and type(GPTConfig.preset(name).build()) is GPTModel
+        )
 
 
 def test_too_long_and_unknown_ids_are_refused() -> None:

@@ -458,6 +458,7 @@ def test_windows_are_pieces_of_one_file_and_every_place_occurs(folder: Path, spl
         assert torch.equal(inputs[:, 1:], targets[:, :-1])
         seen |= set(map(tuple, torch.cat([inputs, targets[:, -1:]], dim=1).tolist()))
     assert seen <= all_windows
+    assert {tuple(ids[-17:].tolist()) for ids in arrays if len(ids) > 16} <= seen  # to the end
     assert len(seen) > 0.98 * len(all_windows)
 
 

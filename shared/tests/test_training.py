@@ -11,9 +11,10 @@ from torch import nn
 
 from shared import training
 from shared.classroom.batches import DocumentBatches
+from shared.classroom.figures import series
 from shared.classroom.machine import pick_device
 from shared.gpt import GPTConfig, GPTModel, count_parameters
-from shared.optim import learning_rate, make_optimizer, muon_and_adamw
+from shared.optim import learning_rate, make_optimizer, muon_and_adamw, optimizer_step
 from shared.training import (
     check_finite,
     evaluate_loss,
@@ -22,7 +23,6 @@ from shared.training import (
     next_token_loss,
     progress,
     save_state,
-    series,
     train,
 )
 
@@ -143,6 +143,40 @@ def test_a_step_equals_adamw_by_hand() -> None:
     for (name, ours), expected in zip(model.named_parameters(), other.parameters(), strict=True):
         if not name.endswith("qkv.bias"):  # a bias of keys has gradient 0, rounded
             torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0, msg=name)
+
+
+def test_many_steps_equal_a_loop_by_hand() -> None:
+    model, other = tiny_model(), tiny_model().train()
+    run(model, 20, clip=0.5)
+    optimizer = make_optimizer(other, 0.1, (0.9, 0.99))
+    for step in range(20):
+        rate = learning_rate(step, 20, 1e-2, 4, 1e-4)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        inputs, targets = batches()[step]
+        gradients = torch.autograd.grad(
+            next_token_loss(other(inputs), targets), list(other.parameters())
+        )  # never kept: nothing of one step may reach the next
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        for parameter, gradient in zip(other.parameters(), gradients, strict=True):
+            parameter.grad = gradient * min(1.0, (0.5 / (norm + 1e-6)).item())
+        optimizer.step()
+    for (name, ours), expected in zip(model.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0, msg=name)
+
+
+def test_clipping_sees_the_gradients_without_the_scale_of_fp16() -> None:
+    weights = []
+    for scale in (1.0, 1024.0):
+        layer = nn.Linear(2, 1, bias=False)
+        nn.init.zeros_(layer.weight)
+        sgd = torch.optim.SGD(layer.parameters(), lr=1.0)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        scaler.scale(layer(torch.tensor([[3.0, 4.0]])).sum()).backward()  # its gradient: 3, 4
+        optimizer_step(layer, [sgd], scaler, clip=1.0)
+        assert layer.weight.grad is None
+        weights.append(layer.weight.tolist()[0])
+    assert weights[0] == pytest.approx([-0.6, -0.8], abs=1e-5) == weights[1]
 
 
 def test_accumulating_two_half_batches_equals_the_whole_batch() -> None:

@@ -11,14 +11,18 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from shared.classroom import files
 from shared.classroom.datasets import load_instructions, load_tales
 from shared.classroom.files import BUNDLED, course_checkpoint, vocabulary
 from shared.classroom.scores import score_answers
 from shared.classroom.tales import TaleTest
+from shared.generate import generate
 from shared.gpt import GPTConfig, GPTModel
 from shared.instructions import answer
+from shared.lora import add_lora, merge_lora
+from shared.modern import ModernConfig, ModernGPT
 from shared.tokenizers import course_tokenizer
 from shared.training import load_state, save_state
 from shared.weights import (
@@ -81,6 +85,41 @@ def test_configuration_and_notes_travel_in_the_file(tmp_path: Path) -> None:
     assert read_checkpoint(path)[1] == {}
 
 
+MODERN = ModernConfig(40, 12, emb_dim=32, n_heads=4, n_layers=2, n_kv_heads=2)
+
+
+@pytest.mark.parametrize("feed_forward", ["swiglu", "relu2"])
+@torch.no_grad()
+def test_a_modern_model_comes_back_whole(tmp_path: Path, feed_forward: str) -> None:
+    config, path = replace(MODERN, feed_forward=feed_forward), tmp_path / "modern.safetensors"
+    model = config.build().eval()
+    save_checkpoint(path, model)
+    loaded = load_checkpoint(path, config)
+    assert type(loaded) is ModernGPT and loaded.config == config
+    ids = torch.arange(12)[None]
+    assert torch.equal(loaded(ids), model(ids))
+    assert torch.equal(generate(loaded, ids[:, :4], 6, 0), generate(model, ids[:, :4], 6, 0))
+    with pytest.raises(ValueError, match="holds another model: .*n_kv_heads is 2, not None"):
+        load_checkpoint(path, CONFIG)
+
+
+def test_a_wrapped_model_is_saved_as_the_one_inside(tmp_path: Path) -> None:
+    model, path = tiny_model(), tmp_path / "model.safetensors"
+    for wrapped in (torch.compile(model), nn.DataParallel(model)):
+        save_checkpoint(path, wrapped)
+        assert torch.equal(load_checkpoint(path).head.weight, model.head.weight)
+
+
+def test_lora_is_merged_first_or_refused(tmp_path: Path) -> None:
+    model, path = tiny_model(), tmp_path / "model.safetensors"
+    add_lora(model, rank=2)
+    with pytest.raises(ValueError, match="merge_lora first"):
+        save_checkpoint(path, model)
+    merge_lora(model)
+    save_checkpoint(path, model)
+    assert torch.equal(load_checkpoint(path).head.weight, model.head.weight)
+
+
 # -- a checkpoint of another model ------------------------------------------------------------
 
 
@@ -137,14 +176,24 @@ def test_a_file_without_configuration_is_no_checkpoint(saved: Path) -> None:
         ("{emb_dim", "header"),
         (json.dumps(asdict(CONFIG) | {"n_experts": 8}), "n_experts"),
         (json.dumps(asdict(CONFIG) | {"n_heads": 5}), "n_heads 5"),
+        (json.dumps(asdict(CONFIG) | {"n_layers": 10**6}), "1000000 layers"),
+        (json.dumps(asdict(CONFIG) | {"vocab_size": 10**9}), "another shape"),
+        (json.dumps(asdict(CONFIG) | {"vocab_size": 40.5}), "header"),
     ],
-    ids=["no JSON", "unknown field", "impossible"],
+    ids=["no JSON", "unknown field", "impossible", "endless", "enormous", "not whole"],
 )
 def test_a_bad_configuration_in_the_file_is_refused(saved: Path, config: str, part: str) -> None:
     rewrite(saved, header={"config": config})
     with pytest.raises(ValueError) as error:
         load_checkpoint(saved)
     assert part in str(error.value) and str(saved) in str(error.value)
+
+
+@pytest.mark.parametrize("notes", ["{half", "[1, 2]", '"text"'])
+def test_notes_that_are_no_notes_are_refused(saved: Path, notes: str) -> None:
+    rewrite(saved, header={"config": json.dumps(asdict(CONFIG)), "notes": notes})
+    with pytest.raises(ValueError, match="model.safetensors has a header that cannot be used"):
+        load_checkpoint(saved)
 
 
 # -- damaged and missing files ----------------------------------------------------------------
