@@ -1,1 +1,1 @@
-"""The finished parts of the course: each is built inline in a notebook first, then imported."""
+"""The pieces of a GPT: each is built in a notebook first, then imported from here."""

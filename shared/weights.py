@@ -21,7 +21,6 @@ from shared.classroom.errors import require
 from shared.classroom.files import course_checkpoint, vocabulary, write_atomically
 from shared.classroom.tensors import must_match, read_tensors, tensor_names
 from shared.gpt import GPTConfig, GPTModel
-from shared.lora import LoRALinear
 from shared.modern import ModernConfig
 
 # built in 04_pretraining/gpt2_weights.ipynb: gpt2_name, read_gpt2
@@ -32,16 +31,19 @@ KINDS = {kind.__name__: kind for kind in (GPTConfig, ModernConfig)}
 def save_checkpoint(path: Path, model: nn.Module, **notes: object) -> None:
     """Write a model's weights, its configuration and JSON-ready `notes` to a safetensors file.
 
-    A compiled or wrapped model is saved as the model inside. Raises ValueError for one with LoRA
-    detours, TypeError for notes that JSON does not know.
+    A compiled or wrapped model is saved as the model inside. Raises ValueError for a model that
+    could not be loaded again, such as one with LoRA's detours, TypeError for notes unknown to JSON.
     """
     while inner := getattr(model, "_orig_mod", getattr(model, "module", None)):
         model = inner
-    if any(isinstance(module, LoRALinear) for module in model.modules()):
-        raise ValueError("the model has LoRA detours: merge_lora first, or save its adapter_state")
-    if isinstance(model, Classifier):
+    if hasattr(model, "label_head"):
         labels = model.label_head.out_features
         notes["classifier"] = {"labels": labels, "pooling": model.pooling}
+    if odd := sorted(model.state_dict().keys() ^ shapes(model.config, notes).keys()):
+        raise ValueError(
+            f"{odd[0]} is no part of what {type(model.config).__name__} describes, and the file "
+            f"could not be loaded: after add_lora call merge_lora, or save the adapter_state"
+        )
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     if model.config.tie_weights:  # then the head is token_embedding.weight; a classifier has none
         tensors.pop("head.weight", None)
@@ -81,22 +83,28 @@ def load_checkpoint(path: Path, config: GPTConfig | None = None) -> nn.Module:
         fields = [f"{k} is {theirs.get(k)}, not {ours.get(k)}" for k in differ]
         kinds = f"{type(saved).__name__} for {type(config).__name__}"
         raise ValueError(f"{path} holds another model: {'; '.join(fields) or kinds}")
-
-    def build() -> nn.Module:
-        head = notes.get("classifier")
-        return Classifier(saved.build(), **head) if head else saved.build()
-
     try:
-        with torch.device("meta"):  # shapes without memory: the file may ask for anything
-            expected = build().state_dict()
+        expected = shapes(saved, notes)
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"{path} has a header that cannot be used: {error}") from error
     if saved.tie_weights and "head.weight" in expected:
         tensors |= {"head.weight": tensors.get("token_embedding.weight")}
     must_match(tensors, expected, path)
-    model = build()
+    model = build(saved, notes)
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def build(config: GPTConfig, notes: dict) -> nn.Module:
+    """The model that a checkpoint holds, with random weights."""
+    head = notes.get("classifier")
+    return Classifier(config.build(), **head) if head else config.build()
+
+
+def shapes(config: GPTConfig, notes: dict) -> dict[str, torch.Tensor]:
+    """Its tensors on the meta device, where they take no memory, whatever a file asks for."""
+    with torch.device("meta"):
+        return build(config, notes).state_dict()
 
 
 def load_course_model(name: str = "course") -> GPTModel:

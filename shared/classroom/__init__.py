@@ -1,1 +1,11 @@
-"""What makes it a course: downloads, figures, widgets, checks, the command line."""
+"""What makes the pieces of `shared/` a course.
+
+Lowest, so that everything may stand on it (it imports no file of the course but its like):
+    errors files ranks state tensors    checks and files that say what is wrong
+    fetch datasets tales scores         data and how results are measured
+    machine fast                        the device; a faster twin for generation
+On top (it may import everything, and only notebooks and the command line import it):
+    batches gpt2 heads                  data sets as batches; GPT-2 or its stand-in; attention maps
+    figures widgets checks              what a notebook shows, and whether an exercise is solved
+    setup_cell cli execute slides       a notebook's second cell; `python -m shared`
+"""

@@ -1,4 +1,4 @@
-"""One way to write a file: whole or not at all, also when two processes write it at once."""
+"""Where the course keeps its files, and how one is written: whole or not at all."""
 
 from __future__ import annotations
 

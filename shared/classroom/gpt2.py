@@ -1,4 +1,8 @@
-"""GPT-2."""
+"""GPT-2 with OpenAI's weights, or a small random network of its layout in their place.
+
+Notable: COURSE_WEIGHTS=stand-in chooses the random network. It knows no English; tests use it to
+run every line of the GPT-2 notebooks.
+"""
 
 from __future__ import annotations
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
+import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -89,6 +92,46 @@ def test_the_ci_script_runs() -> None:
     assert ".ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
+def test_the_benchmarks_run() -> None:
+    """The quickest of them as a script; how fast anything is, the script itself measures."""
+    command = [sys.executable, ROOT / "shared" / "tests" / "bench.py", "bpe", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:3] == ["bpe", "ratio", "limit"]
+
+
 def test_licences() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert text.startswith("MIT License") and "CC0 1.0" in text
+
+
+# -- the two floors of shared/ ----------------------------------------------------------------
+
+LOWEST = {"errors", "files", "ranks", "state", "tensors", "fetch", "datasets", "tales", "scores"}
+LOWEST |= {"machine", "fast"}
+
+
+def floor(module: str) -> int:
+    """0: the lowest files of the classroom; 1: the pieces of a GPT; 2: what stands on top."""
+    _, *parts = module.split(".")
+    if parts[:1] != ["classroom"]:
+        return 1
+    return 0 if parts[1:] and parts[1] in LOWEST else 2
+
+
+def imported(path: Path) -> set[str]:
+    """The course's own modules that a file imports, anywhere in it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {node.module for node in nodes if node.module.split(".")[0] == "shared"}
+
+
+def test_no_arrow_runs_upwards_or_in_a_circle() -> None:
+    files = [path for path in (ROOT / "shared").rglob("*.py") if "tests" not in path.parts]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    arrows = {name: imported(path) - {name} for name, path in names.items()}
+    del arrows["shared.__main__"]  # the door
+    upwards = [(a, b) for a, found in arrows.items() for b in found if floor(a) < floor(b)]
+    assert not upwards
+    TopologicalSorter(arrows).prepare()  # raises CycleError
