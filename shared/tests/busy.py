@@ -1,6 +1,6 @@
-"""Seconds per training step on a quiet machine and on a busy one, for several ways to wait.
+"""A training step on a quiet machine and beside a busy loop per core, for several ways to wait.
 
-usage: python shared/tests/busy.py        (some 5 minutes on an otherwise idle machine)
+usage: python shared/tests/busy.py        (some 4 minutes, on a machine with nothing else to do)
 
 OpenMP's threads wait for each other many times in a step: where a neighbour holds one core, all
 wait for one thread. So the tests compute with a single thread (shared/tests/plugin.py). Each
@@ -41,10 +41,10 @@ def seconds(way: dict[str, str]) -> float:
 
 def main() -> None:
     unit = None
-    print(f"{'':24}{'quiet':>16}{'one core busy':>16}{'all cores busy':>16}")
+    print(f"{'':24}{'quiet':>16}{'busy':>16}")
     for way in WAYS:
         print(f"{' '.join(map('='.join, way.items())) or 'default':24}", end="", flush=True)
-        for neighbours in (0, 1, os.cpu_count()):
+        for neighbours in (0, os.cpu_count()):
             busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(neighbours)]
             try:
                 rounds = [seconds(way) for _ in range(ROUNDS)]

@@ -7,7 +7,9 @@ Cells tagged `needs:FILE` (and notebooks whose metadata names a need) are skippe
 file truly cannot be had. The environment makes a verdict independent of what somebody trained or
 downloaded before.
 
-A notebook states its minutes on 2 CPU cores that it has to itself. TODO
+A notebook states its minutes, rounded up, for 2 CPU cores that it has to itself. The measured ones
+are of one thread beside another notebook: up to 1.4 times the stated ones where it trains, and
+fewer than stated where it does not.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 
 FAST_MINUTES = 0.5  # notebooks up to here belong to `pytest -m fast`
-SLOW = 1.5  # more than this many times its stated minutes: the summary names the notebook
-TOO_SLOW = 4  # COURSE_BUDGET=strict, as in .ci/run: more than this many times is an error
+SLOW = 1.5  # a notebook that takes more than this many times its stated minutes is named
+TOO_SLOW = 4  # and is an error where COURSE_BUDGET=strict (.ci/run): a busy neighbour costs 2.5
 
 
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
