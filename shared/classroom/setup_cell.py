@@ -63,9 +63,9 @@ def start(seed: int) -> None:
             )
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
 
-    # Two OpenMP threads that wait for each other by spinning lose most of their time as soon as
-    # anything else runs. PyTorch reads this when it is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait for each other spin first, then sleep. Beside other work long spinning makes
+    # them many times slower; none at all makes small models slower. PyTorch reads it on import.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
     import numpy as np  # only now: they may just have been installed
     import torch

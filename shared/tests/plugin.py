@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("MPLBACKEND", None)  # figures appear in the notebook
     # OpenMP reads these when torch is imported: here, in xdist's workers, and in every kernel.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for those who ask for more threads
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # for those who ask for more threads
 
 
 def course_metadata(notebook: IPyNbFile) -> dict:
