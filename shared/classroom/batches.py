@@ -48,7 +48,7 @@ def create_dataloader(
     ids = np.asarray(ids)
     row = ids.ndim == 1 and ids.dtype.kind in "iu"
     require(row, f"ids must be one row of integers, not {ids.dtype} of shape {ids.shape}")
-    for id in (ids.min(), ids.max()):
+    for id in (ids.min(), ids.max()) if len(ids) else ():
         check_id(id, np.iinfo(np.int64).max if tokenizer is None else size_of(tokenizer))
     dataset = NextTokenDataset(ids, context_length, stride)
     if batch_size < 1 or (drop_last and len(dataset) < batch_size):
@@ -68,8 +68,8 @@ def encode_documents(documents: Sequence[str], tokenizer) -> tuple[np.ndarray, n
     an empty one.
     """
     require(len(documents) > 0, "there are no documents to encode: give at least one")
-    if "" in documents:
-        raise ValueError(f"document {documents.index('')} is empty: remove it, or give it a text")
+    if empty := [number for number, document in enumerate(documents) if not document]:
+        raise ValueError(f"document {empty[0]} is empty: remove it, or give it a text")
     eot, dtype = end_of_text(tokenizer), np.uint16 if size_of(tokenizer) <= 2**16 else np.int32
     pieces = [np.array([eot, *encode_plain(tokenizer, text)], dtype=dtype) for text in documents]
     starts = np.cumsum([0, *map(len, pieces[:-1])], dtype=np.int64)

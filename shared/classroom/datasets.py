@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from shared.classroom.errors import one_of
 from shared.classroom.fetch import CATALOGUE, fetch
 from shared.classroom.files import DATA
 
@@ -60,14 +61,9 @@ def _read(path: Path) -> str:
     return text
 
 
-def _one_of(value: str, allowed: Iterable[str], what: str) -> None:
-    if value not in allowed:
-        raise ValueError(f"unknown {what} {value!r}: choose one of {', '.join(allowed)}")
-
-
 def load_tales(split: str) -> list[str]:
     """Return the tales of "train" or "val", one string each."""
-    _one_of(split, TALES, "split")
+    one_of(TALES, split=split)
     return _lines(DATA / TALES[split])
 
 
@@ -97,7 +93,7 @@ def load_messages(split: str | None = None) -> pd.DataFrame:
             )
     _check_messages(table, path, {"label": LABELS, "split": MESSAGE_SPLITS})
     if split is not None:
-        _one_of(split, MESSAGE_SPLITS, "split")
+        one_of(MESSAGE_SPLITS, split=split)
         table = table[table["split"] == split].reset_index(drop=True)
     return table
 
@@ -154,7 +150,7 @@ def load_instructions(split: str | None = None) -> list[dict[str, str]]:
                 f"it must be one of {', '.join(SPLITS)}"
             )
     if split is not None:
-        _one_of(split, SPLITS, "split")
+        one_of(SPLITS, split=split)
         entries = [entry for entry in entries if entry["split"] == split]
     return entries
 
