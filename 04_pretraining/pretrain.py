@@ -31,8 +31,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from shared.classroom.files import write_atomically  # noqa: E402
-from shared.classroom.machine import pick_device  # noqa: E402
+from shared.classroom.files import remove_left_overs, write_atomically  # noqa: E402
+from shared.classroom.machine import evaluating, pick_device  # noqa: E402
 from shared.classroom.state import restore, save_state  # noqa: E402
 from shared.gpt import GPTConfig, GPTModel, count_parameters  # noqa: E402
 from shared.optim import learning_rate, make_optimizer, optimizer_step  # noqa: E402
@@ -130,7 +130,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if recipe.warmup < 0:
         parser.error(f"--warmup is {recipe.warmup}: at least 0")
     for name, value in {"max-lr": recipe.max_lr, "tflops": args.tflops}.items():
-        if value <= 0:
+        if not value > 0:  # nor is nan
             parser.error(f"--{name} is {value:g}: it must be above 0")
     if recipe.global_batch % recipe.micro_batch:
         parser.error(
@@ -205,13 +205,12 @@ def validation_loss(
     model: nn.Module, batches: ShardBatches, count: int, processes: Processes
 ) -> float:
     """Mean loss over `count` batches, shared among the processes."""
-    model.eval()
     total = torch.zeros((), device=processes.device)
-    for number in range(processes.rank, count, processes.count):
-        inputs, targets = (part.to(processes.device) for part in batches[number])
-        with in_half(processes.device):
-            total += next_token_loss(model(inputs), targets)
-    model.train()
+    with evaluating(model):
+        for number in range(processes.rank, count, processes.count):
+            inputs, targets = (part.to(processes.device) for part in batches[number])
+            with in_half(processes.device):
+                total += next_token_loss(model(inputs), targets)
     return processes.mean(total) * processes.count / count
 
 
@@ -247,9 +246,9 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> list[dict[str, f
     settings |= fingerprints(args.data)
     state_file = args.out / "state.pt"
     if processes.rank == 0:
-        for left_over in args.out.glob(".*.part"):  # of a process that was killed while writing
-            left_over.unlink()
-    history = restore(state_file, settings, stateful)
+        remove_left_overs(args.out)
+    say = print if processes.rank == 0 else lambda line: None
+    history = restore(state_file, settings, stateful, say)
     if processes.mean(torch.tensor(float(len(history)), device=device)) != len(history):
         raise ValueError(
             f"{args.out} holds another state on another machine: --out must be a folder that all "

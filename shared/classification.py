@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from shared.classroom.errors import one_of
+from shared.classroom.errors import a_list, one_of, require
+from shared.classroom.machine import evaluating
 from shared.gpt import GPTModel
 from shared.texts import encode_plain, end_of_text
 
@@ -27,10 +28,11 @@ def encode_texts(texts: Sequence[str], tokenizer, context_length: int) -> list[l
 
     Raises ValueError for an empty text.
     """
+    a_list(texts=texts)
     rows = []
     for number, text in enumerate(texts):
-        if not text.strip():
-            raise ValueError(f"text {number} is empty: there is nothing to classify")
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"text {number} is empty ({text!r:.40}): there is nothing to classify")
         ids = [end_of_text(tokenizer), *encode_plain(tokenizer, text)]
         rows.append(ids[:context_length])
     return rows
@@ -73,9 +75,14 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.label_head.bias)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(batch, tokens) ids, PADDING behind short texts → logits (batch, labels)."""
+        """(batch, tokens) ids, PADDING behind short texts → logits (batch, labels).
+
+        Raises ValueError for padding anywhere else.
+        """
         real = ids != PADDING
         hidden = self.body(ids.clamp(min=0))  # (batch, tokens, emb_dim)
+        behind = real[:, :1].all() and (real[:, 1:] <= real[:, :-1]).all()
+        require(behind, "padding must stand behind a text, and a text have a token: see pad_texts")
         return self.label_head(pool(hidden, real, self.pooling))
 
 
@@ -94,13 +101,12 @@ def freeze(classifier: Classifier, learn: str = "all") -> Classifier:
 def log_odds(classifier: Classifier, rows: Sequence[Sequence[int]], batch_size: int = 64) -> Tensor:
     """Log odds of class 1 against class 0, in nats, for each encoded text: (texts,)."""
     device = classifier.label_head.weight.device
-    was_training = classifier.training
-    classifier.eval()
     result = torch.empty(len(rows))
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))  # little padding
-    for first in range(0, len(rows), batch_size):
-        chosen = order[first : first + batch_size]
-        scores = classifier(pad_texts([rows[number] for number in chosen]).to(device))
-        result[chosen] = (scores[:, 1] - scores[:, 0]).float().cpu()
-    classifier.train(was_training)
+    with evaluating(classifier):
+        for first in range(0, len(rows), batch_size):
+            chosen = order[first : first + batch_size]
+            scores = classifier(pad_texts([rows[number] for number in chosen]).to(device))
+            result[chosen] = (scores[:, 1] - scores[:, 0]).float().cpu()
+    require(not result.isnan().any(), "the classifier's scores are no numbers: load it again")
     return result

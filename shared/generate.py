@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from shared.attention import KVCache
-from shared.classroom.errors import at_least, require
+from shared.classroom.errors import at_least, require, whole
 from shared.classroom.fast import streamlined
+from shared.classroom.machine import evaluating
 from shared.gpt import GPTModel
 
-# built in 04_pretraining/pretraining.ipynb: next_token_probs
+# built in 04_pretraining/pretraining.ipynb: next_token_probs, best
 
 
 def next_token_probs(
@@ -26,32 +27,51 @@ def next_token_probs(
     """Probabilities of the next token, (…, vocab) → (…, vocab).
 
     temperature  0 is greedy; below 1 likely tokens gain, above 1 they lose
-    top_k        keep the k most likely tokens
-    top_p        keep the most likely tokens that together reach probability p
-    Raises ValueError for a negative temperature, top_k < 1, or top_p outside (0, 1].
+    top_k        keep the k most likely tokens, of equal ones those with the smaller ids
+    top_p        keep the most likely tokens that together reach probability p of what is left
+    Raises ValueError for a negative temperature, top_k < 1, or top_p outside (0, 1], and
+    FloatingPointError as `best`.
     """
     check_sampling(temperature, top_k, top_p)
+    highest, favourite = best(logits)
     if temperature == 0:
-        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
-    probs = torch.softmax(logits.float() / temperature, dim=-1)
-    ordered, order = probs.sort(dim=-1, descending=True, stable=True)
-    keep = torch.ones_like(ordered, dtype=torch.bool)
+        return torch.zeros_like(logits).scatter_(-1, favourite, 1.0)
+    # No score above 0, so that none becomes infinite when the temperature is tiny.
+    scores = (logits - highest).float() / max(temperature, torch.finfo(torch.float).tiny)
+    ordered, order = scores.softmax(-1).sort(dim=-1, descending=True, stable=True)
     if top_k is not None:
-        keep[..., top_k:] = False
+        ordered[..., top_k:] = 0
+        ordered /= ordered.sum(-1, keepdim=True)
     if top_p is not None and top_p < 1:
         # A token stays while those before it have not yet reached p: the first always stays.
-        keep &= ordered.cumsum(-1) - ordered < top_p
-    probs = torch.zeros_like(probs).scatter_(-1, order, ordered * keep)
+        ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= top_p, 0)
+    probs = torch.zeros_like(ordered).scatter_(-1, order, ordered)
     return probs / probs.sum(-1, keepdim=True)
+
+
+def best(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest score and its token, each (…, 1).
+
+    Raises FloatingPointError when it is no finite number: nothing can be drawn from such scores.
+    """
+    highest, token = logits.max(-1, keepdim=True)
+    if not highest.isfinite().all():
+        raise FloatingPointError(
+            f"the model's best score is {highest.min().item()}: its weights, or what it computes "
+            f"in half precision, are no numbers any more. Load it again, or train with a lower "
+            f"max_lr"
+        )
+    return highest, token
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Refuse settings that have no meaning."""
     at_least(0, temperature=temperature)  # 0 is greedy
     if top_k is not None:
-        at_least(1, top_k=top_k)
+        whole(1, top_k=top_k)
     if top_p is not None:
-        require(0 < top_p <= 1, f"top_p is {top_p}; it must lie in (0, 1] (None keeps every token)")
+        fine = isinstance(top_p, float | int) and 0 < top_p <= 1
+        require(fine, f"top_p is {top_p!r}; it must lie in (0, 1] (None keeps every token)")
 
 
 def stream(
@@ -71,7 +91,7 @@ def stream(
     again; at the end it holds all but the last. Raises ValueError when it holds all of them.
     """
     check_sampling(temperature, top_k, top_p)
-    at_least(0, max_new_tokens=max_new_tokens)
+    whole(0, max_new_tokens=max_new_tokens)
     if ids.dim() != 2:
         raise ValueError(
             f"ids have shape {tuple(ids.shape)}; a prompt is (batch, tokens): "
@@ -83,15 +103,13 @@ def stream(
             f"the cache has read and at least one token more"
         )
     limit = model.config.context_length
-    was_training = model.training
-    model.eval()
-    fast = streamlined(model)
     if cache is None and use_cache:
         with torch.inference_mode():
             cache = KVCache(model, ids.shape[0])
     finished = torch.zeros(ids.shape[0], 1, dtype=torch.bool, device=ids.device)
     text, unread = [ids], ids if cache is None else ids[:, cache.length :]
-    try:
+    with evaluating(model):
+        fast = streamlined(model)
         for length in range(ids.shape[1], ids.shape[1] + max_new_tokens):
             with torch.inference_mode():
                 if cache is not None and length <= limit:
@@ -101,7 +119,7 @@ def stream(
                     # positions are part of the keys: there is nothing to reuse.
                     logits = fast(torch.cat(text, dim=1)[:, -limit:])[:, -1]
             if temperature == 0:
-                new = logits.argmax(-1, keepdim=True)
+                _, new = best(logits)
             else:
                 new = next_token_probs(logits, temperature, top_k, top_p).multinomial(1)
             if eos_id is not None:
@@ -112,8 +130,6 @@ def stream(
                 return
             text.append(new)
             unread = new
-    finally:
-        model.train(was_training)
 
 
 def generate(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.attention import KVCache, MultiHeadAttention
-from shared.classroom.errors import at_least, check_id, must_divide, must_fit, one_of, require
+from shared.classroom.errors import check_id, must_divide, must_fit, one_of, require, whole
 
 # built in 03_gpt_architecture/gpt.ipynb: FeedForward, TransformerBlock, GPTModel, check_ids
 
@@ -34,7 +34,7 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
-        at_least(1, **{name: getattr(self, name) for name in sizes})
+        whole(1, **{name: getattr(self, name) for name in sizes})
         must_divide(emb_dim=self.emb_dim, n_heads=self.n_heads)
         require(self.init_std > 0, f"init_std is {self.init_std}; it must be above 0")
         fine = 0 <= self.drop_rate < 1
@@ -128,8 +128,8 @@ class GPTModel(nn.Module):
         With a cache, `ids` holds only the tokens that follow those already cached.
         Raises ValueError for too long an input or an id outside the vocabulary.
         """
+        check_ids(ids, cache, self.config)
         start = 0 if cache is None else cache.length
-        check_ids(ids, start, self.config)
         # Places are taken in order, so their vectors need no looking up.
         positions = self.position_embedding.weight[start : start + ids.shape[1]]
         x = self.dropout(self.token_embedding(ids) + positions)
@@ -140,14 +140,24 @@ class GPTModel(nn.Module):
         return self.head(self.final_norm(x))
 
 
-def check_ids(ids: Tensor, start: int, config: GPTConfig) -> None:
-    """Refuse ids that a model cannot read behind `start` tokens: ValueError says which and why."""
+def check_ids(ids: Tensor, cache: KVCache | None, config: GPTConfig) -> None:
+    """Refuse ids that a model cannot read behind those in the cache, and say which and why.
+
+    Raises TypeError for another type than int64 and int32, ValueError for everything else.
+    """
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"ids are {ids.dtype}; the model takes int64: ids.long()")
     if ids.dim() != 2 or ids.shape[1] == 0:
         raise ValueError(
             f"ids have shape {tuple(ids.shape)}; the model takes (batch, tokens) with at "
             f"least one token: add a batch dimension with ids[None]"
         )
-    must_fit(start + ids.shape[1], config.context_length)
+    if cache is not None and cache.keys.shape[1] != len(ids):
+        raise ValueError(
+            f"the cache holds {cache.keys.shape[1]} rows, ids have {len(ids)}: one cache goes "
+            f"with one batch, KVCache(model, {len(ids)})"
+        )
+    must_fit(ids.shape[1] + (0 if cache is None else cache.length), config.context_length)
     if not ids.is_meta and not torch.compiler.is_compiling():
         for id in map(int, ids.aminmax()):
             check_id(id, config.vocab_size)

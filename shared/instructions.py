@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from data.instructions import Entry, format_prompt
+from shared.classroom.errors import a_list
 from shared.generate import generate
 from shared.texts import IGNORED
 
@@ -26,7 +27,7 @@ def encode_exchange(entry: Entry, tokenizer) -> tuple[list[int], list[int]]:
     Raises ValueError for an entry without an instruction or an output.
     """
     for key in ("instruction", "output"):
-        if not (entry.get(key) or "").strip():
+        if not isinstance(entry.get(key), str) or not entry[key].strip():
             raise ValueError(f"an entry has no {key}: write one, or leave it out: {entry!r:.200}")
     answer = [*tokenizer.encode(entry["output"]), tokenizer.eot_id]
     return tokenizer.encode(format_prompt(entry)), answer
@@ -59,6 +60,7 @@ def answer(
     Prompts of one length share a batch, so that nothing is padded. Raises ValueError for a prompt
     that leaves no room in the context.
     """
+    a_list(entries=entries)
     by_length, texts = defaultdict(list), [""] * len(entries)
     for place, entry in enumerate(entries):
         ids = [tokenizer.eot_id, *tokenizer.encode(format_prompt(entry))]

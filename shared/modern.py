@@ -62,7 +62,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, dim) → the same shape."""
-        return x * (x.pow(2).mean(dim=-1, keepdim=True) + self.eps).rsqrt() * self.gain
+        wide = x.float()  # squares would leave the range of fp16
+        scale = (wide.pow(2).mean(dim=-1, keepdim=True) + self.eps).rsqrt()
+        return (wide * scale).type_as(x) * self.gain
 
 
 def rotary_table(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
@@ -189,7 +191,7 @@ class ModernGPT(nn.Module):
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """(batch, tokens) int64 → logits (batch, tokens, vocab_size); raises as GPTModel."""
-        check_ids(ids, 0 if cache is None else cache.length, self.config)
+        check_ids(ids, cache, self.config)
         x = self.token_embedding(ids)
         for layer, block in enumerate(self.blocks):
             x = block(x, cache, layer)

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-# built in 04_pretraining/pretraining.ipynb: learning_rate, make_optimizer, optimizer_step
+# built in 04_pretraining/pretraining.ipynb: learning_rate, make_optimizer, set_rates,
+#   optimizer_step
 # built in 04_pretraining/training_faster.ipynb: orthogonalize, Muon, muon_and_adamw
 
 
@@ -20,7 +21,7 @@ def learning_rate(step: int, steps: int, max_lr: float, warmup: int, min_lr: flo
     """Linear warm-up over `warmup` steps to `max_lr`, then half a cosine down to `min_lr`."""
     if step < warmup:
         return max_lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
+    progress = min(1, (step - warmup) / max(1, steps - warmup))  # and stay there
     return min_lr + (max_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -38,6 +39,15 @@ def make_optimizer(
         {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=1.0, betas=betas, fused=True)
+
+
+def set_rates(
+    optimizers: Sequence[torch.optim.Optimizer], own_rates: Sequence[Sequence[float]], rate: float
+) -> None:
+    """Give every group of every optimizer its own rate times `rate`."""
+    for optimizer, rates in zip(optimizers, own_rates, strict=True):
+        for group, own_rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = own_rate * rate
 
 
 def optimizer_step(

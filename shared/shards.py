@@ -8,6 +8,7 @@ its last whole shard. Ids are 16-bit, so a vocabulary has at most 65,536 tokens.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import gzip
@@ -29,7 +30,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared.classroom.files import write_atomically
+from shared.classroom.errors import a_list, require, whole
+from shared.classroom.files import remove_left_overs, write_atomically
 from shared.tokenizers import END_OF_TEXT
 
 # built in 04_pretraining/web_scale.ipynb: split_stream, in_chunks, encode_parallel, write_shard,
@@ -62,72 +64,100 @@ def split_stream(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
 
 
 def _read(path: Path, read: Callable[[], bytes]) -> Iterator[bytes]:
-    """What `read` gives until it gives nothing; a damaged gzip file is an error that names it."""
+    """What `read` gives until it gives nothing, without a BOM.
+
+    Raises ValueError, with the path, for a damaged gzip file, and for one that is no text.
+    """
     try:
+        first = read()
+        marks = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+        if b"\0" in first[:8000] or first.startswith(marks):  # git's own rule
+            raise ValueError(f"{path} is no text in UTF-8: save it as UTF-8")
+        yield first.removeprefix(codecs.BOM_UTF8)
         yield from iter(read, b"")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged or cut short ({error}): get it again") from error
 
 
+def _unix(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes with line ends as Unix writes them."""
+    held = b""
+    for chunk in chunks:
+        data = held + chunk
+        held = b"\r" if data.endswith(b"\r") else b""  # its \n may begin the next chunk
+        yield data.removesuffix(b"\r").replace(b"\r\n", b"\n")
+    yield held
+
+
 class Documents:
     """The documents of text files and JSONL files (also gzipped), one at a time.
 
-    A text file is cut at `separator`; a JSONL file has one object a line, its text under `field`.
-    Bytes that are no UTF-8, and halves of surrogate pairs, become U+FFFD (�); `replaced` counts
-    the documents in which that happened. Iterating again begins again. Raises FileNotFoundError
-    for a missing file, and ValueError, with file and line, for a line that holds no text.
+    A text file is cut at `separator`; a JSONL file has one object a line, its text under `field`
+    (a JSON file that is one array of objects is read whole). Lines may end as on Windows. Bytes
+    that are no UTF-8, and halves of surrogate pairs, become U+FFFD (�); `replaced` counts the
+    documents in which that happened. Iterating again begins again. Raises FileNotFoundError for a
+    missing file, and ValueError for a file that is no text in UTF-8 and, with file and line, for a
+    line that holds no text.
     """
 
     def __init__(
-        self, paths: Sequence[str | Path], separator: str = END_OF_TEXT, field: str = "text"
+        self,
+        paths: str | Path | Sequence[str | Path],
+        separator: str = END_OF_TEXT,
+        field: str = "text",
     ) -> None:
+        paths = [paths] if isinstance(paths, str | Path) else paths
         self.paths = [Path(path) for path in paths]
         if missing := [str(path) for path in self.paths if not path.is_file()]:
             raise FileNotFoundError(f"there is no file {missing[0]}: check the path")
         if not separator:
             raise ValueError(f"{separator=} must not be empty: give what stands between documents")
+        separator = separator.replace("\r\n", "\n")  # as in what is read
         self.separator, self.field, self.replaced = separator, field, 0
 
     def __iter__(self) -> Iterator[str]:
         self.replaced = 0
         for path in self.paths:
-            name = path.name.removesuffix(".gz")
-            with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-                if name.endswith((".jsonl", ".ndjson")):
-                    yield from self._json_lines(path, _read(path, file.readline))
+            name = path.name.lower()
+            with (gzip.open if name.endswith(".gz") else open)(path, "rb") as file:
+                if name.removesuffix(".gz").endswith((".json", ".jsonl", ".ndjson")):
+                    lines = _read(path, lambda file=file: file.readline(LIMIT))
+                    yield from self._json_lines(path, lines)
                 else:
-                    for document in split_stream(
-                        _read(path, lambda file=file: file.read(CHUNK)), self.separator.encode()
-                    ):
+                    chunks = _read(path, lambda file=file: file.read(CHUNK))
+                    for document in split_stream(_unix(chunks), self.separator.encode()):
                         yield self._decoded(document).strip()
 
-    def _json_lines(self, path: Path, file: Iterable[bytes]) -> Iterator[str]:
-        for number, line in enumerate(file, start=1):
+    def _json_lines(self, path: Path, lines: Iterator[bytes]) -> Iterator[str]:
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            before = self.replaced
+            if number == 1 and line.startswith(b"["):  # one array instead of lines
+                line = b"".join([line, *lines])
+            elif len(line) == LIMIT:
+                raise ValueError(f"{path}, line {number} has more than {LIMIT:,} bytes: no JSONL?")
             try:
-                entry = json.loads(self._decoded(line))
+                found = json.loads(self._decoded(line))
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number} is no JSON: {error}") from error
-            text = entry.get(self.field) if isinstance(entry, dict) else None
-            if not isinstance(text, str):
-                found = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
-                raise ValueError(
-                    f"{path}, line {number} has no text under {self.field!r} but {found}: "
-                    f"name the right field"
-                )
-            whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            self.replaced = before + (self.replaced > before or whole != text)
-            if whole.strip():
-                yield whole
+            for entry in found if isinstance(found, list) else [found]:
+                text = entry.get(self.field) if isinstance(entry, dict) else None
+                if not isinstance(text, str):
+                    found = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
+                    raise ValueError(
+                        f"{path}, line {number} has no text under {self.field!r} but {found}: "
+                        f"name the right field"
+                    )
+                text = self._decoded(text.encode("utf-16-le", "surrogatepass"), "utf-16-le")
+                if text.strip():
+                    yield text
 
-    def _decoded(self, data: bytes) -> str:
+    def _decoded(self, data: bytes, code: str = "utf-8") -> str:
         try:
-            return data.decode("utf-8")
+            return data.decode(code)
         except UnicodeDecodeError:
             self.replaced += 1
-            return data.decode("utf-8", "replace")
+            return data.decode(code, "replace")
 
 
 HUB = {  # name: the data set on the Hugging Face hub, its configuration, its revision
@@ -229,7 +259,9 @@ def read_index(folder: Path) -> dict | None:
         return None
     try:
         index = json.loads(path.read_text())
-        index["shards"], index["tokenizer"]
+        index["tokenizer"]
+        files = [entry["file"] for shard in index["shards"] for entry in shard["files"].values()]
+        require(all(Path(name).name == name for name in files), "it names files elsewhere")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is no index of shards: remove the folder, start afresh"
@@ -286,8 +318,9 @@ def write_shards(
     folder = Path(folder)
     if tokenizer.n_vocab > 2**16:
         raise ValueError(f"{tokenizer.n_vocab:,} tokens: ids of 16 bits reach to 65,536")
-    if shard_tokens < 1 or val_every < 2:
-        raise ValueError(f"{shard_tokens=} must be at least 1 and {val_every=} at least 2")
+    a_list(documents=documents)
+    whole(1, shard_tokens=shard_tokens)
+    whole(2, val_every=val_every)
     made_with = {
         "tokenizer": {
             "name": tokenizer.name,
@@ -303,8 +336,7 @@ def write_shards(
                 f"the shards in {folder} were made with {key} {index.get(key)}, this run has "
                 f"{value}: take the same, or another folder"
             )
-    for left_over in folder.glob(".*.part"):  # of a process that was killed while writing
-        left_over.unlink()
+    remove_left_overs(folder)
     for number, shard in enumerate(index["shards"]):
         try:
             for entry in shard["files"].values():
@@ -321,8 +353,8 @@ def write_shards(
             _write_all(encoded, folder, index, done, shard_tokens)
     except BrokenProcessPool as error:
         raise RuntimeError(
-            "a worker was killed (out of memory?): run again, whole shards are kept; fewer "
-            "workers need less memory"
+            "a worker process ended: run again, whole shards are kept. If memory was short, take "
+            "fewer workers; a script must call write_shards below if __name__ == '__main__':"
         ) from error
     if not index["shards"]:
         raise ValueError("the source is empty: not a single document with text in it")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +21,11 @@ import tiktoken
 
 from shared.classroom.errors import (
     all_different,
-    at_least,
     check_id,
     check_text,
     require,
     unknown_token,
+    whole,
 )
 from shared.classroom.files import DATA
 from shared.classroom.ranks import read_ranks, write_ranks
@@ -42,6 +42,8 @@ END_OF_TEXT = "<|endoftext|>"
 # Unicode version of one of the two libraries may be cut differently.
 PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 PIECE = regex.compile(PATTERN)
+LONG = 100_000  # blanks in a row; from some 700,000 on, tiktoken panics
+LONG_RUN = regex.compile(rf"\s{{{LONG},}}")
 CACHE_SIZE = 200_000  # pieces remembered by encode; a book has some 20,000 distinct ones
 
 
@@ -120,7 +122,7 @@ class BPETokenizer:
         """
         all_different(special_tokens=special_tokens)
         n_special = len(special_tokens)
-        at_least(256 + n_special, vocab_size=vocab_size)  # the bytes and the special tokens
+        whole(256 + n_special, vocab_size=vocab_size)  # the bytes and the special tokens
         pieces = count_pieces([text] if isinstance(text, str) else text)
         ranks = learn_ranks(pieces, vocab_size - n_special)
         if (reached := len(ranks) + n_special) < vocab_size:
@@ -181,13 +183,38 @@ class BPETokenizer:
 
     def to_tiktoken(self, name: str = "course") -> tiktoken.Encoding:
         """Return the same tokenizer as a tiktoken.Encoding, which is written in Rust and faster."""
-        return tiktoken.Encoding(
+        return FastEncoding(
             name,
             pat_str=PATTERN,
             mergeable_ranks=self.ranks,
             special_tokens=self.special_tokens,
             explicit_n_vocab=self.vocab_size,
         )
+
+
+class FastEncoding(tiktoken.Encoding):
+    """tiktoken's encoder, spared the long runs of white space that make it panic: same ids."""
+
+    def __init__(self, name: str, *, mergeable_ranks: dict[bytes, int], **rest: object) -> None:
+        super().__init__(name, mergeable_ranks=mergeable_ranks, **rest)
+        self.ranks = mergeable_ranks
+
+    def encode(self, text: str, **special: object) -> list[int]:
+        """The ids of a text; `special` says what special tokens in it are, as in tiktoken."""
+        return self._in_parts(text, lambda part: super(FastEncoding, self).encode(part, **special))
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The ids of a text, special tokens in it as plain text."""
+        return self._in_parts(text, super().encode_ordinary)
+
+    def _in_parts(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+        ids, start = [], 0
+        for run in LONG_RUN.finditer(text) if len(text) > LONG else ():
+            end = run.end() - (run.end() < len(text))  # the last blank goes with the word behind it
+            ids += encode(text[start : run.start()])
+            ids += encode_piece(text[run.start() : end].encode(), self.ranks)
+            start = end
+        return ids + encode(text[start:])
 
 
 def count_pieces(texts: Iterable[str]) -> Counter[str]:

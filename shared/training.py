@@ -16,12 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.classroom.machine import pick_device
-from shared.classroom.state import load_state, restore, save_state  # noqa: F401 (load_state: for users)
-from shared.optim import learning_rate, make_optimizer, optimizer_step
+from shared.classroom.errors import require, steps_of, whole
+from shared.classroom.machine import evaluating, pick_device
+from shared.classroom.state import (
+    check_settings,
+    identity,
+    load_state,  # noqa: F401 (for users)
+    restore,
+    save_state,
+)
+from shared.optim import learning_rate, make_optimizer, optimizer_step, set_rates
+from shared.texts import IGNORED
 
 # built in 04_pretraining/pretraining.ipynb: half_precision, next_token_loss, evaluate_loss,
-#   train, check_finite, progress
+#   train, due, check_finite, progress
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, each (batch, tokens) int64
 
@@ -46,16 +54,23 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate_loss(model: nn.Module, batches: Batches, count: int) -> float:
-    """Mean loss in nats per token over the first `count` batches, dropout switched off."""
+    """Mean loss in nats per target over the first `count` batches, dropout switched off.
+
+    Raises ValueError when none of their targets counts.
+    """
+    whole(1, count=count)
+    steps_of(batches)
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    total = 0.0
-    for step in range(count):
-        inputs, targets = batches[step]
-        total += next_token_loss(model(inputs.to(device)), targets.to(device)).item()
-    model.train(was_training)
-    return total / count
+    nats, targets_seen = 0.0, 0
+    with evaluating(model):
+        for step in range(count):
+            inputs, targets = batches[step]
+            if counted := (targets != IGNORED).sum().item():
+                loss = next_token_loss(model(inputs.to(device)), targets.to(device))
+                nats += counted * loss.item()
+                targets_seen += counted
+    require(targets_seen > 0, f"not one target in {count} batches counts: nothing to measure")
+    return nats / targets_seen
 
 
 def train(
@@ -64,12 +79,13 @@ def train(
     steps: int,
     *,
     max_lr: float = 2e-3,
-    min_lr: float = 1e-4,
+    min_lr: float | None = None,
     warmup: int = 100,
     weight_decay: float = 0.1,
     betas: tuple[float, float] = (0.9, 0.99),
     clip: float = 1.0,
     accumulation: int = 1,
+    shares: Sequence[float] | None = None,
     loss_function: Callable[[Tensor, Tensor], Tensor] = next_token_loss,
     optimizers: Sequence[torch.optim.Optimizer] | None = None,
     device: torch.device | None = None,
@@ -79,59 +95,77 @@ def train(
     checkpoint: Path | None = None,
     save_every: int = 0,
     stop_after: int | None = None,
+    history: list[dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
     """Train for `steps` steps and return the history, one row a step.
 
-    Minimises `loss_function(model(inputs), targets)`, a mean in nats over the batch, with AdamW
-    or with `optimizers` of your own; then weight_decay and betas are theirs, and the rate of each
-    step multiplies their own rates: give max_lr=1. A row holds step, loss, lr, and what
-    `evaluate(model)` returned when it ran. With `checkpoint`, the state is written there every
-    `save_every` steps and at the end, and a run that finds it goes on from it. `stop_after` ends
-    the run early, as a break would.
-    Raises FloatingPointError when the loss is no longer a finite number.
+    Minimises `loss_function(model(inputs), targets)`, a mean in nats over the targets of a batch,
+    with AdamW or with `optimizers` of your own; then weight_decay and betas are theirs, and the
+    rate of each step multiplies their own rates: give max_lr=1. The rate ends at `min_lr` (1e-4,
+    but never above max_lr). A step reads `accumulation` batches, of which every target counts
+    alike, or each batch what `shares` say. A row holds step, loss, lr, and what `evaluate(model)`
+    returned when it ran; rows go to the list `history` as they come, where one is given. With
+    `checkpoint`, the state is written there every `save_every` steps and at the end (0: only
+    then, as for reports and evaluations), and a run that finds it goes on from it. `stop_after`
+    ends the run early, as a break would. Raises FloatingPointError when the loss is no longer a
+    finite number, ValueError for settings without meaning and for the state of another run.
     """
     device = device or pick_device()
     model.to(device).train()
+    model.zero_grad()  # a run that was cut off may have left slopes behind
+    min_lr = min(1e-4, max_lr) if min_lr is None else min_lr
     optimizers = optimizers or [make_optimizer(model, weight_decay, betas)]
     own_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     half = half_precision(device)
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
     settings = {"steps": steps, "max_lr": max_lr, "min_lr": min_lr, "warmup": warmup,
                 "weight_decay": weight_decay, "betas": betas, "clip": clip,
-                "accumulation": accumulation}  # fmt: skip
+                "accumulation": accumulation, "shares": shares}  # fmt: skip
+    check_settings(settings, batches, eval_every, report_every, save_every)
+    if checkpoint:
+        settings |= identity(model, batches, loss_function, optimizers)
     parts = {"model": model, "scaler": scaler}
     parts |= {f"optimizer {number}": each for number, each in enumerate(optimizers)}
-    history = restore(checkpoint, settings, parts)
+    history = [] if history is None else history
+    history[:] = restore(checkpoint, settings, parts)
     seconds, tokens, first = 0.0, 0, len(history)
     for step in range(first, steps if stop_after is None else min(steps, stop_after)):
         started = time.perf_counter()
         rate = learning_rate(step, steps, max_lr, warmup, min_lr)
-        for optimizer, rates in zip(optimizers, own_rates, strict=True):
-            for group, own_rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = own_rate * rate
-        loss = 0.0
-        for micro_batch in range(accumulation):
-            inputs, targets = batches[step * accumulation + micro_batch]
-            with torch.autocast(device.type, dtype=half, enabled=half is not None):
-                logits = model(inputs.to(device))
-                share = loss_function(logits, targets.to(device)) / accumulation
-            scaler.scale(share).backward()
-            loss += share.item()
-            tokens += inputs.numel()
+        set_rates(optimizers, own_rates, rate)
+        some = [batches[step * accumulation + number] for number in range(accumulation)]
+        counts = shares or [(targets != IGNORED).sum().item() for _, targets in some]
+        loss = 0.0 if any(counts) else math.nan
+        for (inputs, targets), count in zip(some, counts, strict=True):
+            if count:  # else there is nothing to learn from it
+                with torch.autocast(device.type, dtype=half, enabled=half is not None):
+                    logits = model(inputs.to(device))
+                    mean = loss_function(logits, targets.to(device))
+                share = mean * (count / sum(counts))
+                scaler.scale(share).backward()
+                loss += share.item()
+                tokens += inputs.numel()
         check_finite(loss, step, rate)
         optimizer_step(model, optimizers, scaler, clip)
         row = {"step": step, "loss": loss, "lr": rate}
         history.append(row)
         seconds += time.perf_counter() - started
         last = step == steps - 1
-        if evaluate and (last or (step + 1) % eval_every == 0):
+        if evaluate and (last or due(step, eval_every)):
             row |= evaluate(model)
-        if last or (step + 1) % report_every == 0:
+            model.train()
+        if last or due(step, report_every):
             print(progress(row, steps, tokens / seconds, seconds / (step + 1 - first)))
-        if checkpoint and (last or (save_every and (step + 1) % save_every == 0)):
+        if checkpoint and (last or due(step, save_every)):
             states = {name: part.state_dict() for name, part in parts.items()}
             save_state(checkpoint, settings, {"history": history, **states})
+    set_rates(optimizers, own_rates, 1.0)
     return history
+
+
+def due(step: int, every: int) -> bool:
+    """Does something that comes every so many steps (0: never) come after this one?"""
+    return every > 0 and (step + 1) % every == 0
 
 
 def check_finite(loss: float, step: int, rate: float) -> None:

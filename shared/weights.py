@@ -19,7 +19,7 @@ from torch import nn
 from shared.classification import Classifier
 from shared.classroom.errors import require
 from shared.classroom.files import course_checkpoint, vocabulary, write_atomically
-from shared.classroom.tensors import must_match, read_tensors, tensor_names
+from shared.classroom.tensors import must_be_finite, must_match, read_tensors, tensor_files
 from shared.gpt import GPTConfig, GPTModel
 from shared.modern import ModernConfig
 
@@ -32,7 +32,8 @@ def save_checkpoint(path: Path, model: nn.Module, **notes: object) -> None:
     """Write a model's weights, its configuration and JSON-ready `notes` to a safetensors file.
 
     A compiled or wrapped model is saved as the model inside. Raises ValueError for a model that
-    could not be loaded again, such as one with LoRA's detours, TypeError for notes unknown to JSON.
+    could not be loaded again, such as one with LoRA's detours or with weights that are no numbers,
+    TypeError for notes unknown to JSON.
     """
     while inner := getattr(model, "_orig_mod", getattr(model, "module", None)):
         model = inner
@@ -45,6 +46,7 @@ def save_checkpoint(path: Path, model: nn.Module, **notes: object) -> None:
             f"could not be loaded: after add_lora call merge_lora, or save the adapter_state"
         )
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    must_be_finite(tensors, path)
     if model.config.tie_weights:  # then the head is token_embedding.weight; a classifier has none
         tensors.pop("head.weight", None)
     header = {"kind": type(model.config).__name__, "config": json.dumps(asdict(model.config))}
@@ -144,38 +146,47 @@ def gpt2_name(ours: str) -> str:
 
 
 def read_gpt2(path: Path, config: GPTConfig) -> GPTModel:
-    """The model of a safetensors file in GPT-2's layout (Radford et al. 2019), ready to use.
+    """The model of safetensors in GPT-2's layout (Radford et al. 2019), ready to use.
 
-    Never holds more than the model and one tensor. Raises ValueError that names every tensor which
-    is missing, unknown, or of another shape than `config` says.
+    `path` is a file, an index of several, or a folder with either. Never holds more than the model
+    and one tensor. Raises ValueError that names every tensor which is missing, unknown, or of
+    another shape than `config` says, such as a head of its own where `config` has tied weights.
     """
     with torch.device("meta"):  # shapes without memory
         model = GPTModel(config)
-    names = {name.removeprefix("transformer."): name for name in tensor_names(path)}
-    state, wrong, known = {}, [], {"lm_head.weight"}  # another name of wte.weight
+    files, state, wrong, known = tensor_files(path), {}, [], set()
     for ours, expected in model.state_dict().items():
         name = gpt2_name(ours)
+        if ours == "head.weight" and "lm_head.weight" in files:
+            name = "lm_head.weight"  # a head of its own, or wte once more
+        elif ours == "head.weight" and config.tie_weights:
+            continue
         known.add(name)
-        if name not in names:
+        if name not in files:
             wrong.append(f"{name} is missing")
-        elif ours != "head.weight" or not config.tie_weights:
-            with safe_open(path, framework="pt") as file:  # closed at once: gives the memory back
-                tensor = file.get_tensor(names[name])
-            # OpenAI's layers multiply x @ weight, (in, out); nn.Linear keeps (out, in).
-            turned = ".c_" in name and expected.dim() == 2
-            shape = (expected.T if turned else expected).shape
-            if tensor.shape != shape:
-                wrong.append(f"{name} has shape {tuple(tensor.shape)}, not {tuple(shape)}")
+            continue
+        where, stored = files[name]
+        # OpenAI's layers multiply x @ weight, (in, out); nn.Linear keeps (out, in).
+        turned = ".c_" in name and expected.dim() == 2
+        shape = list((expected.T if turned else expected).shape)
+        with safe_open(where, framework="pt") as file:  # closed at once: gives the memory back
+            found = file.get_slice(stored).get_shape()
+            if found != shape:
+                wrong.append(f"{name} has shape {tuple(found)}, not {tuple(shape)}")
                 continue
-            tensor = tensor.T if turned else tensor
-            state[ours] = tensor.float().clone(memory_format=torch.contiguous_format)
+            tensor = file.get_tensor(stored)
+        tensor = tensor.T if turned else tensor
+        state[ours] = tensor.float().clone(memory_format=torch.contiguous_format)
     masks = (".attn.bias", ".attn.masked_bias")  # the causal triangle: nothing was learned there
-    wrong += [f"{n} is unknown" for n in names if n not in known and not n.endswith(masks)]
+    wrong += [f"{n} is unknown" for n in files if n not in known and not n.endswith(masks)]
     if wrong:
-        wrong = "; ".join(dict.fromkeys(wrong))  # wte.weight is asked for twice
+        wrong = "; ".join(dict.fromkeys(wrong))  # wte.weight may be asked for twice
         raise ValueError(f"{path} does not hold the GPT-2 that was asked for: {wrong}")
+    must_be_finite(state, path)
     if config.tie_weights:
-        state["head.weight"] = state["token_embedding.weight"]
+        head = state.setdefault("head.weight", state["token_embedding.weight"])
+        same = torch.equal(head, state["token_embedding.weight"])
+        require(same, f"{path} has a head of its own: read it with tie_weights=False")
     model.load_state_dict(state, assign=True)
     if config.tie_weights:
         model.head.weight = model.token_embedding.weight  # one parameter again, not two views

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from data.instructions import Entry
 from shared.classification import pad_texts
-from shared.classroom.errors import at_least, check_id, must_divide, require
+from shared.classroom.errors import a_list, check_id, classes, must_divide, require, whole
 from shared.classroom.tales import rename
 from shared.instructions import collate, encode_exchange
 from shared.texts import NextTokenDataset, encode_plain, end_of_text, size_of
@@ -67,6 +67,7 @@ def encode_documents(documents: Sequence[str], tokenizer) -> tuple[np.ndarray, n
     ids are uint16 when the vocabulary fits, else int32. Raises ValueError without documents, or for
     an empty one.
     """
+    a_list(documents=documents)
     require(len(documents) > 0, "there are no documents to encode: give at least one")
     if empty := [number for number, document in enumerate(documents) if not document]:
         raise ValueError(f"document {empty[0]} is empty: remove it, or give it a text")
@@ -113,8 +114,8 @@ class DocumentBatches:
         batch_size: int,
         seed: int = 123,
     ) -> None:
-        at_least(1, context_length=context_length, batch_size=batch_size)
-        at_least(0, seed=seed)
+        whole(1, context_length=context_length, batch_size=batch_size)
+        whole(0, seed=seed)
         if len(ids) <= context_length:
             raise ValueError(
                 f"the documents have {len(ids)} tokens, but one window needs "
@@ -149,7 +150,7 @@ class MessageBatches:
         balanced: bool = True,
         seed: int = 123,
     ) -> None:
-        self.rows, self.labels = list(rows), np.asarray(labels)
+        self.rows, self.labels = list(rows), classes(labels=labels)
         self.batch_size, self.seed = batch_size, seed
         same = len(self.rows) == len(self.labels) > 0
         require(same, f"{len(self.rows)} texts and {len(self.labels)} labels: give as many of both")
@@ -160,7 +161,7 @@ class MessageBatches:
             raise ValueError(f"class {missing[0]} has no example: nothing can be learned about it")
         groups = self.labels if balanced else np.zeros(len(self.labels))
         self.groups = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-        at_least(1, batch_size=batch_size)
+        whole(1, batch_size=batch_size)
         must_divide(batch_size=batch_size, classes=len(self.groups))
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -195,6 +196,8 @@ class InstructionBatches:
         renaming: bool = True,
         seed: int = 123,
     ) -> None:
+        a_list(entries=entries)
+        whole(1, batch_size=batch_size, max_turns=max_turns)
         require(len(entries) > 0, "there are no instructions to learn: give at least one")
         self.entries, self.tokenizer, self.batch_size = list(entries), tokenizer, batch_size
         self.context_length, self.max_turns = context_length, max_turns

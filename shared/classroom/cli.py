@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from contextlib import redirect_stdout, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -86,15 +87,21 @@ def find_notebooks(
 ) -> list[Path]:
     """The notebooks of the chapters (all when none is named), main notebooks first.
 
-    Not `whole`: only those of the road.
+    `chapters` may hold single notebooks, "02_attention/attention". Not `whole`: only those of the
+    road.
     """
-    return [
-        path
-        for chapter, main in CHAPTERS.items()
-        if not chapters or chapter in chapters
-        for path in sorted((ROOT / chapter).glob("*.ipynb"), key=lambda p: (p.stem != main, p.stem))
-        if (whole or path.stem in ROAD) and (with_exercises or path.stem not in EXERCISES)
-    ]
+    found = []
+    for chapter, main in CHAPTERS.items():
+        paths = sorted((ROOT / chapter).glob("*.ipynb"), key=lambda p: (p.stem != main, p.stem))
+        if not chapters or chapter in chapters:
+            found += [
+                path
+                for path in paths
+                if (whole or path.stem in ROAD) and (with_exercises or path.stem not in EXERCISES)
+            ]
+        else:
+            found += [path for path in paths if f"{chapter}/{path.stem}" in chapters]
+    return found
 
 
 def must_be_writable(folder: Path) -> None:
@@ -209,29 +216,35 @@ def check_data() -> list[str]:
 def download(args: argparse.Namespace) -> int:
     """Fetch every file of the catalogue into the cache, or into a folder to hand to a class."""
     from shared.classroom.fetch import CATALOGUE, FetchError, cache_dir, fetch, fetch_gpt2
+    from shared.classroom.files import write_atomically
 
     if args.to:
         must_be_writable(args.to)
-    rows, failed = [("file", "size", "result")], 0
+    rows, remedies = [("file", "size", "result")], []
     wanted = [(name, fetch, name, source.licence) for name, source in CATALOGUE.items()]
     wanted += [(f"gpt2-{s}.safetensors", fetch_gpt2, s, "Modified MIT") for s in args.gpt2]
     for name, find, key, licence in wanted:
         try:
             with redirect_stdout(sys.stderr):  # progress; the table alone is the output
                 path = find(key)
-        except (FetchError, ValueError) as error:
-            failed += 1
-            rows.append((name, "", f"FAILED: {str(error).splitlines()[0]}"))
+            target = args.to / name if args.to else path
+            if not (target.exists() and target.samefile(path)):
+                with open(path, "rb") as file:
+                    write_atomically(target, partial(shutil.copyfileobj, file))
+        except (FetchError, OSError) as error:
+            what, _, remedy = str(error).splitlines()[0].partition(": ")
+            rows.append((name, "", f"FAILED: {what}"))
+            remedies.append(remedy.replace(name, "it"))
             continue
-        if args.to:
-            shutil.copyfile(path, args.to / name)
         rows.append((name, f"{path.stat().st_size / 1e6:.1f} MB", licence))
     print_table(rows)
     target = args.to or cache_dir()
-    print(f"\n{len(wanted) - failed} of {len(wanted)} files are in {target}")
-    if args.to and not failed:
+    print(f"\n{len(wanted) - len(remedies)} of {len(wanted)} files are in {target}")
+    for remedy in dict.fromkeys(remedies):
+        print(f"What failed: {remedy}")
+    if args.to and not remedies:
         print(f"Hand the folder to a class; each sets COURSE_MIRROR={target.resolve()}")
-    return 1 if failed else 0
+    return 1 if remedies else 0
 
 
 def slides(args: argparse.Namespace) -> int:
@@ -245,11 +258,19 @@ def slides(args: argparse.Namespace) -> int:
 
 
 def chapter(name: str) -> str:
-    """The chapter a person means by "04", "4" or "04_pretraining"."""
-    name = name.strip("/")
+    """The chapter a person means by "04", "4" or "04_pretraining", or the notebook: "04…/books".
+
+    Also as a shell completes them: "./04_pretraining/", "04_pretraining/books.ipynb".
+    """
+    path = Path(name.replace("\\", "/"))
+    if path.suffix == ".ipynb":
+        found = [p for p in (path.resolve(), ROOT / path) if p.is_file()]
+        if found and found[0].parent.name in CHAPTERS and found[0].parent.parent == ROOT:
+            return f"{found[0].parent.name}/{path.stem}"
+        raise argparse.ArgumentTypeError(f"no notebook {name!r} in a chapter of the course")
     for known in CHAPTERS:
         number = known.split("_")[0]
-        if name in (known, number, number.lstrip("0")):
+        if path.name in (known, number, number.lstrip("0")):
             return known
     raise argparse.ArgumentTypeError(f"no chapter {name!r}; there are {', '.join(CHAPTERS)}")
 
@@ -261,7 +282,11 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="command", required=True)
     chapters = argparse.ArgumentParser(add_help=False)  # what run and slides share
     chapters.add_argument(
-        "chapters", nargs="*", metavar="chapter", type=chapter, help="such as bigram or 04"
+        "chapters",
+        nargs="*",
+        metavar="chapter",
+        type=chapter,
+        help="such as bigram or 04, or a single notebook",
     )
 
     command = commands.add_parser(
@@ -287,8 +312,13 @@ def make_parser() -> argparse.ArgumentParser:
         "them to a folder: whoever sets COURSE_MIRROR to it needs no internet.",
     )
     command.add_argument("--to", type=Path, metavar="DIR", help="a folder to hand to a class")
-    sizes = "GPT-2's weights, too: 124M (0.5 GB), 355M, 774M or 1558M; may be repeated"
-    command.add_argument("--gpt2", metavar="SIZE", action="append", default=[], help=sizes)
+    command.add_argument(
+        "--gpt2",
+        choices=("124M", "355M", "774M", "1558M"),
+        action="append",
+        default=[],
+        help="GPT-2's weights, too (124M: 0.5 GB); may be repeated",
+    )
     command.set_defaults(function=download)
 
     command = commands.add_parser(

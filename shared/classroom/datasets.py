@@ -44,6 +44,7 @@ def load_text(name: str | Path) -> str:
 
 def _read(path: Path) -> str:
     """Read a UTF-8 file; a missing, empty or damaged one is an error that says what to do."""
+    remedy = "Save the file as UTF-8, or restore it."
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -54,8 +55,10 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8 text: byte {error.object[error.start]:#04x} at position "
-            f"{error.start:,}. Save the file as UTF-8, or restore it."
+            f"{error.start:,}. {remedy}"
         ) from None
+    if "\0" in text:  # UTF-16 without its mark, or no text at all
+        raise ValueError(f"{path} is not UTF-8 text: it holds zero bytes. {remedy}")
     if not text.strip():
         raise ValueError(f"{path} is empty: a text needs at least one character; restore the file")
     return text
@@ -82,7 +85,10 @@ def load_messages(split: str | None = None) -> pd.DataFrame:
     _read(path)
     try:
         # keep_default_na: a friend may text "null" or "NA", which pandas would read as missing.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        # index_col=False: a comma at the end of every line is no column of its own.
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+        )
     except pd.errors.ParserError as error:
         raise ValueError(f"{path} is not a valid CSV table ({error}): restore the file") from None
     for column in ("label", "text", "split"):
@@ -121,6 +127,12 @@ def _check_messages(table: pd.DataFrame, path: Path, allowed: Mapping[str, Seque
                 f"{path}, message {wrong[0] + 1}: unknown {column} {table[column][wrong[0]]!r}; "
                 f"it must be one of {', '.join(values)}"
             )
+    broken = table.index[table["text"].str.contains("\n", regex=False)]
+    if len(broken):
+        raise ValueError(
+            f"{path}, message {broken[0] + 1} runs over several lines: close the quotation mark "
+            f"before {table['text'][broken[0]]!r:.60}"
+        )
     blank = table.index[table["text"].str.strip() == ""]
     if len(blank):
         raise ValueError(f"{path}, message {blank[0] + 1} has an empty text: write it or remove it")

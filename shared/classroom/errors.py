@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from operator import index
+
+import numpy as np
 
 
 def require(fine: bool, message: str) -> None:
@@ -12,10 +15,30 @@ def require(fine: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def at_least(limit: int, **numbers: int) -> None:
-    """Refuse numbers below the limit; the first one is named."""
+def plain(number: object) -> object:
+    """A number of PyTorch or NumPy as Python's; anything else as it is."""
+    return number.item() if getattr(number, "ndim", None) == 0 else number
+
+
+def at_least(limit: float, **numbers: float) -> None:
+    """Refuse what is no number of at least the limit; the first one is named."""
     for name, number in numbers.items():
-        require(number >= limit, f"{name} is {number}; it must be at least {limit}")
+        fine = isinstance(plain(number), Real) and number >= limit  # not a number (nan) is not
+        require(fine, f"{name} is {number}; it must be at least {limit}")
+
+
+def above(limit: float, **numbers: float) -> None:
+    """Refuse what is no number above the limit; the first one is named."""
+    for name, number in numbers.items():
+        fine = isinstance(plain(number), Real) and number > limit
+        require(fine, f"{name} is {number}; it must be above {limit}")
+
+
+def whole(limit: int, **counts: int) -> None:
+    """Refuse what is no whole number of at least the limit; the first one is named."""
+    for name, count in counts.items():
+        require(isinstance(plain(count), Integral), f"{name} is {count}; it must be a whole number")
+        at_least(limit, **{name: count})
 
 
 def one_of(choices: Iterable[str], **values: str) -> None:
@@ -26,11 +49,11 @@ def one_of(choices: Iterable[str], **values: str) -> None:
 
 def must_divide(**two: int) -> None:
     """Refuse two numbers of which the second does not divide the first."""
-    (name, whole), (by, parts) = two.items()
-    if parts < 1 or whole % parts:
+    (name, total), (by, parts) = two.items()
+    if parts < 1 or total % parts:
         raise ValueError(
-            f"{name} {whole} cannot be divided among {by} {parts}: choose a number that "
-            f"divides {whole}"
+            f"{name} {total} cannot be divided among {by} {parts}: choose a number that "
+            f"divides {total}"
         )
 
 
@@ -45,7 +68,12 @@ def must_fit(tokens: int, context_length: int) -> None:
 
 def check_id(id: int, vocab_size: int) -> int:
     """Return a token id that the vocabulary has; refuse every other."""
-    number = index(id)  # whole numbers only, also NumPy's and PyTorch's
+    try:
+        number = index(id)  # whole numbers only, also NumPy's and PyTorch's
+    except TypeError as error:
+        raise TypeError(
+            f"a token id is a whole number, not {id!r:.60}: give one row of ids; of a batch ids[0]"
+        ) from error
     if not 0 <= number < vocab_size:
         raise ValueError(
             f"token id {number} is outside the vocabulary (0 to {vocab_size - 1}): "
@@ -74,6 +102,41 @@ def unknown_token(token: str, vocab_size: int) -> ValueError:
         f"{token!r} is not in the vocabulary of {vocab_size} tokens: build the tokenizer from a "
         f"text that has it, or with unk=True, which gives <|unk|> for everything unknown"
     )
+
+
+def a_list(**values: Iterable) -> None:
+    """Refuse one text, or one entry, where a list of them is due: it would be taken apart."""
+    for name, value in values.items():
+        if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
+            kind = {str: "one text", dict: "one entry"}.get(type(value), type(value).__name__)
+            raise TypeError(f"{name} is {kind}; give a list, [{name}]")
+
+
+def classes(count: int | None = None, **labels: Sequence[int]) -> np.ndarray:
+    """Labels as an array of classes 0, 1, …; lists, arrays and tensors, True and 1.0 are fine.
+
+    Raises ValueError for anything else, such as "spam", and for a class that is not below `count`.
+    """
+    ((name, values),) = labels.items()
+    found = np.asarray(values.tolist() if hasattr(values, "tolist") else list(values))
+    fine = found.ndim == 1 and (found.dtype.kind in "iuf" or found.dtype == bool)
+    if not fine or (found < 0).any() or (found != np.floor(found)).any():
+        raise ValueError(
+            f"{name} begin with {found.ravel()[:3].tolist()}; they must be one row of classes, "
+            f"whole numbers from 0 (such as 1 for spam, 0 for ham)"
+        )
+    if count and len(found) and found.max() >= count:
+        raise ValueError(f"{name} hold the class {found.max():.0f}; there are 0 to {count - 1}")
+    return found.astype(np.int64)
+
+
+def steps_of(batches: object) -> None:
+    """Refuse what does not give the batch of a step: TypeError says how it can."""
+    if not hasattr(batches, "__getitem__"):
+        raise TypeError(
+            f"a {type(batches).__name__} cannot give the batch of a step, batches[step]: "
+            f"take list(…) of it, or DocumentBatches"
+        )
 
 
 def all_different(**texts: Sequence[str]) -> None:

@@ -104,6 +104,11 @@ def visible(token: str) -> str:
     return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
 
 
+def _title(ax: Axes, title: str | None) -> None:
+    """Write a title as plain text: it may quote a token, and a $ in it begins no formula."""
+    ax.set_title(title or "", parse_math=False)
+
+
 def _end_labels(ax: Axes, labels: Sequence[tuple[float, str, str]], gap: float = 0.075) -> None:
     """Write (height, text, colour) labels right of the axes, pushed apart so that none overlap."""
     low, high = ax.get_ylim()
@@ -133,13 +138,17 @@ def loss_curves(
     fig, ax = plt.subplots()
     labels = []  # (height, text, colour)
     for name, (steps, losses) in curves.items():
-        (line,) = ax.plot(steps, losses)
-        labels.append((float(losses[-1]), name, line.get_color()))
+        losses = np.asarray(losses, dtype=float)
+        known = losses[np.isfinite(losses)]  # of a run that exploded: what came before
+        (line,) = ax.plot(steps, np.where(np.isfinite(losses), losses, np.nan))
+        ending = f", then {losses[-1]:.0f}" if len(losses) and not np.isfinite(losses[-1]) else ""
+        labels.append((known[-1] if len(known) else 0.0, name + ending, line.get_color()))
     for name, level in (levels or {}).items():
         ax.axhline(level, color=COLOURS["grey"], linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
         labels.append((float(level), f"{name} {level:.2f}", COLOURS["grey"]))
     high = max([ax.get_ylim()[1], *(height for height, _, _ in labels)])
-    ax.set(xlabel="training steps", ylabel=ylabel, title=title, ylim=(0, 1.04 * high))
+    ax.set(xlabel="training steps", ylabel=ylabel, ylim=(0, 1.04 * high))
+    _title(ax, title)
     ax.margins(x=0)
     _end_labels(ax, labels)
     return fig, ax
@@ -154,7 +163,8 @@ def recall_curves(
     for kind, values in accuracies.items():
         (line,) = ax.plot(steps, values, marker="o", markersize=3.5, clip_on=False)
         labels.append((float(values[-1]), f"{kind} {values[-1]:.0%}", line.get_color()))
-    ax.set(xlabel="training steps", ylabel="recalled", ylim=(0, 1.02), title=title)
+    ax.set(xlabel="training steps", ylabel="recalled", ylim=(0, 1.02))
+    _title(ax, title)
     ax.margins(x=0)
     ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
     ax.grid(axis="y")
@@ -189,7 +199,8 @@ def surprise_strip(
         ax.add_patch(Rectangle((x, row + 0.6), width, 0.2, color=HEAT(floor / top), lw=0))
         ink = COLOURS["paper" if share > 0.6 else "ink"]
         ax.text(x + width / 2, row + 0.3, text, color=ink, **WORD)
-    ax.set(xlim=(0, LINE), ylim=(line + 0.95, -0.1), title=title)
+    ax.set(xlim=(0, LINE), ylim=(line + 0.95, -0.1))
+    _title(ax, title)
     ax.axis("off")
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, top), HEAT)
     label = "nats" + (" (word: model, bar below: floor)" if floor_nats is not None else "")
@@ -198,7 +209,12 @@ def surprise_strip(
 
 
 def _heat_table(
-    matrix: Table, labels: Sequence[str], top: float, numbers: str, words: dict[str, str | None]
+    matrix: Table,
+    labels: Sequence[str],
+    top: float,
+    numbers: str,
+    title: str | None,
+    words: dict[str, str],
 ) -> tuple[Figure, Axes]:
     """A square table coloured up to `top`, zeros empty, with the same labels on both sides."""
     table = np.asarray(matrix, dtype=float)
@@ -218,6 +234,7 @@ def _heat_table(
     ax.spines[:].set_visible(False)
     ax.xaxis.set_label_position("top")
     ax.set(**words)
+    _title(ax, title)
     return fig, ax
 
 
@@ -225,8 +242,9 @@ def count_table(
     matrix: Table, labels: Sequence[str], title: str | None = None, numbers: str = "{:.0f}"
 ) -> tuple[Figure, Axes]:
     """Counts of pairs: row this token, column the next; `numbers` formats a cell ("" for none)."""
-    words = {"xlabel": "next", "ylabel": "this", "title": title}
-    return _heat_table(matrix, labels, np.max(np.asarray(matrix, dtype=float)), numbers, words)
+    words = {"xlabel": "next", "ylabel": "this"}
+    top = np.max(np.asarray(matrix, dtype=float))
+    return _heat_table(matrix, labels, top, numbers, title, words)
 
 
 def attention_map(
@@ -234,8 +252,8 @@ def attention_map(
 ) -> tuple[Figure, Axes]:
     """Attention weights (tokens, tokens): row who looks, column at whom; numbers if they fit."""
     rows = [[float(weight) for weight in row] for row in weights]
-    words = {"xlabel": "at whom", "ylabel": "who looks", "title": title}
-    return _heat_table(rows, labels, 1.0, "{:.1f}" if len(labels) <= 8 else "", words)
+    words = {"xlabel": "at whom", "ylabel": "who looks"}
+    return _heat_table(rows, labels, 1.0, "{:.1f}" if len(labels) <= 8 else "", title, words)
 
 
 def attention_strip(
@@ -255,7 +273,8 @@ def attention_strip(
         ax.add_patch(Rectangle((x, line), len(text) + 1, 0.72, facecolor=colour, **frame))
         ink = COLOURS["paper" if weight > 0.6 else "ink" if at <= looking else "grey"]
         ax.text(x + (len(text) + 1) / 2, line + 0.36, text, color=ink, zorder=4, **WORD)
-    ax.set(xlim=(-0.3, LINE), ylim=(lines, -0.1), title=title)
+    ax.set(xlim=(-0.3, LINE), ylim=(lines, -0.1))
+    _title(ax, title)
     ax.axis("off")
     return fig, ax
 
@@ -275,13 +294,13 @@ def head_scores(scores: Mapping[str, Table], title: str | None = None) -> tuple[
             ink = COLOURS["paper" if table[row, column] > 0.6 else "ink"]
             text = f"{table[row, column]:.2f}"
             ax.text(column, row, text, ha="center", va="center", color=ink, size=8)
-        ax.set_title(name, size=10, pad=4)
+        ax.set_title(name, size=10, pad=4, parse_math=False)
         for side, count in zip("yx", table.shape, strict=True):
             ax.set(**{f"{side}ticks": range(count), f"{side}ticklabels": range(1, count + 1)})
         ax.set(ylabel="layer", xlabel="head")
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
-    fig.suptitle(title, x=0.01, ha="left", size=12)
+    fig.suptitle(title or "", x=0.01, ha="left", size=12, parse_math=False)
     return fig, grid
 
 

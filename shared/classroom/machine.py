@@ -1,10 +1,13 @@
-"""The device to compute on."""
+"""The device to compute on, and the mode of a model while it is only used."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -25,3 +28,13 @@ def pick_device(name: str | None = None) -> torch.device:
     if not same:
         raise RuntimeError(f"device {name!r} multiplies matrices wrongly: choose 'cpu'")
     return device
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode, without dropout, for the length of a block; then as before, in any case."""
+    was_training = model.training
+    try:
+        yield model.eval()
+    finally:
+        model.train(was_training)

@@ -14,6 +14,7 @@ from torch import Tensor
 from data.instructions import Entry
 from data.world import explain
 from shared.classroom.datasets import load_instructions
+from shared.classroom.errors import a_list, classes
 
 # built in 05_finetune_classification/spam_classifier.ipynb: naive_bayes, classification_scores,
 #   best_threshold
@@ -27,23 +28,30 @@ def naive_bayes(known: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[
 
     `known` are (text, class) pairs. A bag of words: order does not count.
     """
-    find, classes = re.compile(r"[a-z0-9']+").findall, Counter(label for _, label in known)
+    a_list(known=known, texts=texts)
+    labels = classes(labels=[label for _, label in known], count=2).tolist()
+    known = [(text, label) for (text, _), label in zip(known, labels, strict=True)]
+    find, times = re.compile(r"[a-z0-9']+").findall, Counter(labels)
     words = [Counter(find(" ".join(t for t, label in known if label == c).lower())) for c in (0, 1)]
     totals = [count.total() + len(words[0] | words[1]) for count in words]
 
     def log_likelihood(text, label):
         shares = [(words[label][word] + 1) / totals[label] for word in find(text.lower())]
-        return math.log(classes[label]) + sum(map(math.log, shares))
+        return math.log(times[label]) + sum(map(math.log, shares))
 
     return [int(log_likelihood(text, 1) > log_likelihood(text, 0)) for text in texts]
 
 
 def classification_scores(guesses: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
-    """Accuracy, and precision, recall and F1 of class 1 (0 where nothing was found or to find)."""
-    pairs = Counter(zip(guesses, labels, strict=True))
-    caught, filtered, spam = pairs[1, 1], pairs[1, 0] + pairs[1, 1], pairs[0, 1] + pairs[1, 1]
+    """Accuracy, and precision, recall and F1 of class 1 (0 where nothing was found or to find).
+
+    Both are lists, arrays or tensors of classes 0, 1, …; raises ValueError for anything else.
+    """
+    guesses, labels = classes(guesses=guesses).tolist(), classes(labels=labels).tolist()
+    pairs = list(zip(guesses, labels, strict=True))
+    caught, filtered, spam = pairs.count((1, 1)), guesses.count(1), labels.count(1)
     return {
-        "accuracy": (caught + pairs[0, 0]) / len(labels),
+        "accuracy": sum(guess == label for guess, label in pairs) / len(pairs),
         "precision": caught / filtered if filtered else 0.0,
         "recall": caught / spam if spam else 0.0,
         "F1": 2 * caught / (filtered + spam) if filtered + spam else 0.0,
@@ -87,6 +95,7 @@ def score_answers(entries: Sequence[Entry], answers: Sequence[str]) -> pd.DataFr
     The free task is left out. Raises ValueError for a task that the course does not know, or when
     nothing is left to score.
     """
+    a_list(entries=entries, answers=answers)
     known, rows = {entry["task"] for entry in load_instructions()}, defaultdict(list)
     for entry, given in zip(entries, answers, strict=True):
         if (task := entry.get("task")) not in known:

@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from shared.classroom.files import write_atomically
+from shared.classroom.errors import above, at_least, require, steps_of, whole
+from shared.classroom.files import must_take_a_file, write_atomically
+
+
+def check_settings(
+    settings: Mapping, batches: object, eval_every: int, report_every: int, save_every: int
+) -> None:
+    """Refuse settings of a training run that have no meaning; the first one is named."""
+    steps_of(batches)
+    rates = {name: settings[name] for name in ("max_lr", "min_lr")}
+    whole(0, steps=settings["steps"], warmup=settings["warmup"])
+    whole(0, eval_every=eval_every, report_every=report_every, save_every=save_every)
+    whole(1, accumulation=settings["accumulation"])
+    if settings["shares"]:
+        count, accumulation = len(settings["shares"]), settings["accumulation"]
+        require(count == accumulation, f"{count} shares for {accumulation} batches: one for each")
+        at_least(0, **{"the smallest share": min(settings["shares"])})
+    above(0, clip=settings["clip"])  # math.inf never clips
+    at_least(0, **rates, weight_decay=settings["weight_decay"])
+    falls = rates["min_lr"] <= rates["max_lr"]
+    require(falls, "min_lr is {min_lr}, max_lr only {max_lr}: rates fall".format(**rates))
+
+
+def identity(
+    model: nn.Module, batches, loss: Callable, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, object]:
+    """What a run is made of, besides its numbers: in a few words each, to notice another one."""
+    digest = hashlib.sha256()
+    for tensor in batches[0]:
+        digest.update(f"{tuple(tensor.shape)} {tensor.tolist()}".encode())
+    return {
+        "model": f"{type(model).__name__} {getattr(model, 'config', '')}",
+        "loss_function": getattr(loss, "__qualname__", type(loss).__name__),
+        "optimizers": [type(optimizer).__name__ for optimizer in optimizers],
+        "data": digest.hexdigest()[:16],  # of the first batch
+    }
 
 
 def save_state(path: Path, settings: Mapping, state: Mapping) -> None:
@@ -53,12 +90,21 @@ def load_state(path: Path, settings: Mapping) -> dict:
     return state
 
 
-def restore(path: Path | None, settings: Mapping, parts: Mapping) -> list[dict[str, float]]:
-    """Give a run's parts (model, optimizers, …) their saved states, if any; return its history."""
-    if not path or not Path(path).exists():
+def restore(
+    path: Path | None, settings: Mapping, parts: Mapping, say: Callable[[str], None] = print
+) -> list[dict[str, float]]:
+    """Give a run's parts (model, optimizers, …) their saved states, if any; return its history.
+
+    Says where the run goes on. Raises as `load_state`, and OSError where nothing can be written.
+    """
+    if not path:
+        return []
+    must_take_a_file(Path(path))
+    if not Path(path).exists():
         return []
     state = load_state(path, settings)
     for name, part in parts.items():
         if state[name]:  # a scaler that was switched off has none
             part.load_state_dict(state[name])
+    say(f"resumed at step {len(state['history'])} of {settings['steps']} from {path}")
     return state["history"]

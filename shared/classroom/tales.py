@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from data.instructions import Entry
 from data.world import Reading, explain, world
+from shared.classroom.errors import a_list
+from shared.classroom.machine import evaluating
 
 # built in 06_finetune_instructions/instructions.ipynb: rename
 
@@ -78,6 +80,7 @@ class TaleTest:
     """A set of tales as a test: `test(model)` measures loss and recall in one pass over them."""
 
     def __init__(self, tales: Sequence[str], tokenizer, batch_size: int = 16) -> None:
+        a_list(tales=tales)
         if not tales:
             raise ValueError("there are no tales to test with: give at least one")
         # Tales of similar length share a batch, so little is computed for padding.
@@ -106,16 +109,14 @@ class TaleTest:
     def predictions(self, model: nn.Module):
         """Yield every tale with the log-probabilities (targets, vocab) that the model gave."""
         device = next(model.parameters()).device
-        was_training = model.training
-        model.eval()
         for start in range(0, len(self.tales), self.batch_size):
             batch = self.tales[start : start + self.batch_size]
             ids = nn.utils.rnn.pad_sequence([tale.ids[:-1] for tale in batch], batch_first=True)
             # Padding follows each tale, and attention only looks back: it changes nothing.
-            log_probs = model(ids.to(device)).float().log_softmax(dim=-1).cpu()
+            with evaluating(model):
+                log_probs = model(ids.to(device)).float().log_softmax(dim=-1).cpu()
             for tale, rows in zip(batch, log_probs, strict=True):
                 yield tale, rows[: len(tale.ids) - 1]
-        model.train(was_training)
 
 
 def rename(entry: Entry, rng: random.Random) -> Entry:
@@ -128,5 +129,5 @@ def rename(entry: Entry, rng: random.Random) -> Entry:
         group = [name["name"] for name in names if name["he"] == pronoun]
         dealt |= zip(group, rng.sample(group, len(group)), strict=True)
     known = re.compile(rf"\b({'|'.join(dealt)})\b")
-    texts = {key: entry.get(key, "") for key in ("instruction", "input", "output")}
+    texts = {key: entry.get(key) or "" for key in ("instruction", "input", "output")}
     return entry | {key: known.sub(lambda m: dealt[m[0]], text) for key, text in texts.items()}

@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+INDEX = "model.safetensors.index.json"  # says which of several files holds a tensor
+# What torch.compile, DataParallel and the hub's wrappers put before every name.
+WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.|transformer\.|model\.)+")
+
+
+def tensor_files(path: Path) -> dict[str, tuple[Path, str]]:
+    """Where each tensor of a model lies: its name without wrappers → (file, name in the file).
+
+    `path` is a safetensors file, an index of several, or a folder with either. Raises as
+    `tensor_names`, and ValueError for an index that is damaged or lies.
+    """
+    path = Path(path)
+    if path.is_dir():
+        inside = [path / INDEX, path / "model.safetensors"]
+        if not any(file.is_file() for file in inside):
+            raise FileNotFoundError(
+                f"{path}: no {INDEX} or model.safetensors in it: check the path"
+            )
+        path = next(file for file in inside if file.is_file())
+    if path.suffix != ".json":
+        return {WRAPPERS.sub("", name): (path, name) for name in tensor_names(path)}
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: fetch it first, or check the path")
+    try:
+        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(places.values()))
+        if any(Path(file).name != file for file in files):
+            raise ValueError("it names files in other folders")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged, or no index of safetensors ({error})") from error
+    found = {name: file for file in files for name in tensor_names(path.parent / file)}
+    if wrong := sorted(found.keys() ^ places.keys()):
+        raise ValueError(f"{path} and its files differ about {wrong[0]}: get them again")
+    return {WRAPPERS.sub("", name): (path.parent / file, name) for name, file in found.items()}
 
 
 def tensor_names(path: Path) -> list[str]:
@@ -44,3 +82,15 @@ def must_match(
     ] + [f"{name} is unknown" for name in tensors.keys() - expected.keys()]
     if wrong:
         raise ValueError(f"{path} does not fit its own configuration: {'; '.join(wrong)}")
+    must_be_finite(tensors, path)
+
+
+def must_be_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ValueError naming a tensor that holds nan, infinity, or no fractions at all."""
+    for name, tensor in tensors.items():
+        # One infinite number makes the sum so; unlike `isfinite`, it takes no memory.
+        if not (tensor.is_floating_point() and tensor.sum(dtype=torch.float32).isfinite()):
+            raise ValueError(
+                f"{path}: {name} holds numbers that are not finite, or {tensor.dtype}: no model "
+                f"can compute with it; take an earlier checkpoint, or train again"
+            )

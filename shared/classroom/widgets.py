@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from shared.chat import Chat
 from shared.classroom.figures import COLOURS, HEAT, visible
 from shared.classroom.heads import attention_weights
+from shared.classroom.machine import evaluating
 from shared.generate import generate, next_token_probs
 from shared.texts import encode_plain
 from shared.tokenizers import BPETokenizer
@@ -222,11 +223,8 @@ def _read(model: nn.Module, tokenizer: Any, prompt: str) -> tuple[Tensor, Tensor
     if not (ids := tokenizer.encode(prompt)):
         raise ValueError("the prompt is empty: write at least one word")
     batch = torch.tensor([ids], device=next(model.parameters()).device)
-    was_training = model.training
-    try:
-        return batch, model.eval()(batch)[0, -1].float().cpu()
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        return batch, model(batch)[0, -1].float().cpu()
 
 
 def _bars(tokenizer: Any, logits: Tensor, setting: dict[str, Any], top: int) -> list[tuple]:

@@ -1,16 +1,24 @@
-"""Every exercise: its check refuses the stub and plausible mistakes, and accepts the solution."""
+"""Every exercise: its check refuses the stub and plausible mistakes, and accepts the solution.
+
+Right answers by other ways are accepted, too, and what is no answer at all is told in words.
+"""
 
 from __future__ import annotations
 
 import ast
+import linecache
 import math
 import re
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
+from fractions import Fraction
 from itertools import pairwise
 
 import nbformat
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from shared.classroom.checks import CHECKS, check
 from shared.classroom.setup_cell import ROOT
@@ -147,6 +155,120 @@ MISTAKES = {
 }
 
 
+def log_softmax_of_base_2(scores: torch.Tensor) -> torch.Tensor:
+    scores = scores / math.log(2)
+    top = scores.amax(dim=-1, keepdim=True)
+    total = top + (scores - top).exp2().sum(dim=-1, keepdim=True).log2()
+    return (scores - total) * math.log(2)
+
+
+def softmax_in_place(scores: torch.Tensor) -> torch.Tensor:
+    scores -= scores.amax(dim=-1, keepdim=True)
+    scores.exp_()
+    scores /= scores.sum(dim=-1, keepdim=True)
+    return scores
+
+
+def central(step: float, kind: Callable = float) -> Callable:
+    return lambda f, x: (f(kind(x + step)) - f(kind(x - step))) / (2 * step)
+
+
+def windows(ids: list, length: int, stride: int) -> list:
+    rows = torch.tensor(ids).unfold(0, length + 1, stride)
+    return list(zip(rows[:, :-1], rows[:, 1:], strict=True))
+
+
+def padded(rows: list, padding: int) -> list:
+    ids = torch.full((len(rows), max(map(len, rows))), padding, dtype=torch.int32)
+    real = torch.zeros(ids.shape, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        real[number, : len(row)] = True
+    return [ids, real]
+
+
+# Right, though neither the way nor the types are those of the solution.
+RIGHT = [
+    *[("0.1", kind((4, 5, 3))) for kind in (list, torch.Size, torch.tensor, np.array)],
+    ("0.2", lambda x: torch.cdist(x.double(), x.double()) ** 2),
+    ("0.2", lambda x: ((x[:, None] - x[None]) ** 2).sum(dim=-1).int().mT),
+    ("0.4", lambda scores: scores - scores.logsumexp(dim=-1, keepdim=True)),
+    ("0.4", log_softmax_of_base_2),
+    *[("0.5", central(step)) for step in (0.1, 1e-2, 1e-6)],
+    ("0.5", central(1e-3, torch.tensor)),
+    ("0.5", lambda f, x: torch.func.grad(f)(torch.tensor(x))),
+    ("0.6", lambda x, w, b: [(x * (x @ w + b > 0)).tolist(), x @ w + b > 0]),
+    (
+        "0.8",
+        lambda text, a, b: Fraction(
+            len(re.findall(f"{a}(?={b})", text)), max(1, text[:-1].count(a))
+        ),
+    ),
+    ("0.9", lambda p: torch.tensor([p], requires_grad=True).log().mean(-1).neg().exp()),
+    ("0.10", lambda p, u: np.searchsorted(np.cumsum(p), u, side="right")),
+    (
+        "0.12",
+        lambda ids, n, start: [
+            [deque(([start] * n + ids)[i : i + n]), np.int64(id)] for i, id in enumerate(ids)
+        ],
+    ),
+    *[("1.1", kind(496)) for kind in (float, torch.tensor, np.int32)],
+    ("1.4", windows),
+    ("1.8", padded),
+    ("2.2", softmax_in_place),
+    ("2.2", lambda scores: (scores - scores.logsumexp(dim=-1, keepdim=True)).exp()),
+    ("2.5", lambda n, width: torch.ones(n, n).triu(1) + torch.ones(n, n).tril(-width)),
+    ("2.8", lambda f, x: np.bool_(not torch.equal(f(x[:, :2]), f(x)[:, :2]))),
+    ("3.4", lambda w, n: torch.tensor([w, 1 + w]) ** n),
+    ("4.1", lambda x, y: -float(log_softmax_of_base_2(x)[range(len(y)), y].mean())),
+    ("4.6", lambda gradients, counts: np.average(gradients, axis=0, weights=counts)),
+    ("5.1", np.array([0.88, 0.75, 0.6])),
+    ("5.2", lambda a, b: round(2 * sum(map(math.prod, zip(a, b, strict=True))) / sum(a + b), 4)),
+    ("5.4", padded),
+    ("6.1", torch.tensor([-100, -100, 7, 0])),
+    (
+        "6.3",
+        lambda ids, n, end: torch.tensor(
+            [[*ids[:-1], *[end] * n][:n], [*ids[1:], *[-100] * n][:n]]
+        ),
+    ),
+    ("6.4", lambda x, y: functional.cross_entropy(x, y) if (y != -100).any() else 0),
+]
+
+# No answers at all, and what is said about them.
+ODD = [
+    ("0.1", 5, "This question calls for a tuple, not for a number."),
+    ("0.1", "(4, 5, 3)", "This question calls for a tuple, not for a text."),
+    ("0.6", lambda x, w, b: x, "calls for 2 parts, not for 3 (a tensor)."),
+    ("1.1", lambda: 496, "The exercise wants a value; this is a function."),
+    ("1.4", lambda *a: (pair for pair in windows(*a)), "calls for a list, not for a generator."),
+    (
+        "1.5",
+        lambda ids, n: ids[:, None] == torch.arange(n),
+        "a tensor of float, not of torch.bool.",
+    ),
+    ("1.8", lambda rows, padding: padded(rows, padding)[0], "calls for 2 parts, not for 3"),
+    ("2.2", [1.0], "The exercise wants a function; this is a list."),
+    ("2.3", lambda q, k, v: q @ k.mT, "gives the shape (2, 5, 5), not (2, 5, 4). Did you divide"),
+    ("2.3", lambda q, k, v: q.tolist(), "calls for a tensor, not for a list."),
+    ("2.4", lambda n: torch.ones(n, n).triu(1), "a tensor of bool, not of torch.float32."),
+    ("5.1", (0.88, "75 %", 0.6), "the precision calls for a number, not for a text."),
+    ("5.1", (0.88, math.nan, 0.6), "the precision gives nan, not 0.75."),
+    ("6.7", lambda rows: [*dict(rows)], "calls for a dictionary, not for a list."),
+]
+SILLY = (5, math.nan, True, 1j, "text", [], {}, {1}, (1, 2, 3), object(), torch.ones(2), [["a"], 2])
+JARGON = re.compile("Error|Boolean value|object is|the check itself|solved")
+
+CELL = """\
+def last(x):
+    return x[len(x)]
+
+def answer(x, *rest):
+    x = x + 1
+    return last(x)
+"""
+
+
 def verdict(name: str, answer: object, capsys: pytest.CaptureFixture[str]) -> str:
     check(name, answer)
     return capsys.readouterr().out.removeprefix(f"exercise {name}: ")
@@ -174,6 +296,62 @@ def test_a_plausible_mistake_is_explained(name: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("name", [name for name in CHECKS if callable(MISTAKES[name])])
 def test_an_answer_that_raises_is_no_crash(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "It raises TypeError" in verdict(name, lambda: 1, capsys)
+
+
+@pytest.mark.parametrize(("name", "answer"), RIGHT)
+def test_another_way_is_as_right(name: str, answer: object, capsys) -> None:
+    assert verdict(name, answer, capsys) == "solved\n"
+
+
+@pytest.mark.parametrize("step", [0.1, 1e-3, 1e-6, -1e-3])
+def test_a_slope_from_one_side_is_refused_whatever_the_step(step: float, capsys) -> None:
+    said = verdict("0.5", lambda f, x: (f(x + step) - f(x)) / step, capsys)
+    assert "from one side only" in said
+    assert "Divide by" in verdict("0.5", lambda f, x: central(step)(f, x) * 2, capsys)
+
+
+@pytest.mark.parametrize(("name", "answer", "words"), ODD)
+def test_a_wrong_type_is_answered_in_words(name: str, answer: object, words: str, capsys) -> None:
+    assert words in verdict(name, answer, capsys)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_no_wrong_type_is_answered_in_jargon(name: str, capsys) -> None:
+    for silly in SILLY:
+        for answer in (silly, lambda *arguments, silly=silly: silly):
+            said = verdict(name, answer, capsys)
+            assert said.startswith("not right yet. ") and not JARGON.search(said), said
+
+
+@pytest.mark.parametrize("name", ["0.4", "2.6", "3.9"])
+def test_the_line_of_the_students_own_exception_is_told(name: str, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(linecache.cache, "<cell 7>", (len(CELL), None, CELL.splitlines(True), ""))
+    exec(compile(CELL, "<cell 7>", "exec"), names := {})
+    said = verdict(name, names["answer"], capsys)
+    assert "It raises IndexError in line 2 of your cell (`return x[len(x)]`): index" in said
+
+
+def test_the_line_is_the_students_when_a_library_raises(capsys) -> None:
+    def answer(function: Callable, x: torch.Tensor) -> bool:
+        return function(x[0, 0])
+
+    line = answer.__code__.co_firstlineno + 1
+    place = f"in line {line} of test_checks.py (`return function(x[0, 0])`): Dimension"
+    assert place in verdict("2.8", answer, capsys)
+
+
+def test_a_dtype_that_pytorch_cannot_compute_with_is_no_stub(capsys) -> None:
+    said = verdict("3.2", lambda x: torch.softmax(x.long(), dim=-1), capsys)
+    assert said.startswith("not right yet. It raises NotImplementedError in line ")
+
+
+def test_a_fault_of_the_check_is_not_the_students(monkeypatch, capsys) -> None:
+    def broken(answer: Callable) -> None:
+        answer(1.0)[0]
+
+    monkeypatch.setitem(CHECKS, "3.2", broken)
+    said = verdict("3.2", lambda x: x, capsys)
+    assert said.startswith("cannot say, the check itself raises TypeError: ")
 
 
 def test_an_exercise_that_does_not_exist_is_refused() -> None:

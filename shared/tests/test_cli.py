@@ -242,8 +242,8 @@ def test_download_fills_a_folder_for_a_class(catalogue, tmp_path: Path, capsys) 
 def test_download_names_failures_and_goes_on(catalogue, capsys) -> None:
     assert door.main(["download"]) == 1
     out = capsys.readouterr().out
-    assert "FAILED: cannot get gone.txt: go online" in out
-    assert "1 of 2 files" in out
+    assert re.search(r"gone.txt +FAILED: cannot get gone.txt$", out, re.MULTILINE)
+    assert "1 of 2 files" in out and out.count("go online") == 1
 
 
 def test_download_takes_weights_along_when_asked(catalogue, tmp_path, monkeypatch, capsys) -> None:
@@ -261,5 +261,7 @@ def test_download_takes_weights_along_when_asked(catalogue, tmp_path, monkeypatc
     assert door.main(["download", "--to", str(target), "--gpt2", "124M"]) == 0
     assert (target / "gpt2-124M.safetensors").read_bytes() == b"weights"
     assert "2 of 2 files" in capsys.readouterr().out
-    assert door.main(["download", "--gpt2", "7B"]) == 1
-    assert "FAILED: there is no GPT-2 '7B': choose one of 124M" in capsys.readouterr().out
+    with pytest.raises(SystemExit):  # before anything is fetched
+        door.main(["download", "--gpt2", "7B"])
+    out, error = capsys.readouterr()
+    assert "invalid choice: '7B'" in error and not out

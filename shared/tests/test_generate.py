@@ -286,7 +286,10 @@ def test_a_hook_for_all_modules_hears_every_call() -> None:
         ({"top_p": 0.71}, [0, 4 / 9, 2 / 9, 3 / 9]),
         ({"top_p": 0.95}, [0.1, 0.4, 0.2, 0.3]),
         ({"top_p": 1.0}, [0.1, 0.4, 0.2, 0.3]),
-        ({"top_k": 3, "top_p": 0.41}, [0, 4 / 7, 0, 3 / 7]),
+        ({"top_k": 3, "top_p": 0.41}, [0, 1, 0, 0]),  # of what top_k left: 4/9
+        ({"top_k": 3, "top_p": 0.45}, [0, 4 / 7, 0, 3 / 7]),
+        ({"temperature": 1e-40}, [0, 1, 0, 0]),  # no step from tiny to 0
+        ({"temperature": 1e-45, "top_p": 0.5}, [0, 1, 0, 0]),
         ({"top_k": 2, "top_p": 0.95}, [0, 4 / 7, 0, 3 / 7]),
         ({"temperature": 0.5, "top_p": 0.5}, [0, 1, 0, 0]),  # temperature comes first: 16/30
         ({"temperature": 0, "top_k": 3, "top_p": 0.9}, [0, 1, 0, 0]),

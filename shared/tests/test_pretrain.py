@@ -144,7 +144,8 @@ def test_a_killed_run_goes_on(
     family = psutil.Process(process.pid)
     (family if processes == 1 else family.children()[-1]).kill()
     assert process.wait(timeout=120) != 0
-    (tmp_path / ".state.pt.1-1.part").write_bytes(b"half")  # as a kill while writing leaves
+    left_over = f".state.pt.{process.pid}-1.part"  # as a kill while writing leaves
+    (tmp_path / left_over).write_bytes(b"half")
     assert len(log(tmp_path)) < 80
     run(processes, *arguments, "--stop-after", "80")
     assert losses(tmp_path) == pytest.approx(beginning, abs=1e-4)  # 80 steps drift further than 20

@@ -96,7 +96,7 @@ def test_json_lines_plain_and_gzipped(tmp_path: Path) -> None:
         ("[" * 100_000, "line 2 is no JSON"),
         ("9" * 5000, "line 2 is no JSON"),
         ('{"text": 3}', "line 2 has no text under 'text'"),
-        ('["x"]', "line 2 has no text under 'text' but list"),
+        ('["x"]', "line 2 has no text under 'text' but str"),
     ],
 )
 def test_a_line_without_text_is_named(tmp_path: Path, line: str, complaint: str) -> None:
@@ -198,7 +198,11 @@ def test_empty_documents_are_left_out_and_an_empty_source_is_refused(tmp_path: P
 
 @pytest.mark.parametrize(
     ("settings", "complaint"),
-    [({"shard_tokens": 0}, "shard_tokens=0"), ({"val_every": 1}, "val_every=1")],
+    [
+        ({"shard_tokens": 0}, "shard_tokens is 0; it must be at least 1"),
+        ({"val_every": 1}, "val_every is 1; it must be at least 2"),
+        ({"val_every": 0.01}, "val_every is 0.01; it must be a whole number"),
+    ],
 )
 def test_senseless_settings_are_refused(tmp_path: Path, settings: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
@@ -342,7 +346,8 @@ def test_a_killed_process_leaves_whole_shards(tmp_path: Path) -> None:
     folder, process = tmp_path / "shards", start_slowly(tmp_path)
     process.kill()
     process.communicate()
-    (folder / ".train-00099.bin.1-1.part").write_bytes(b"half")  # as a kill while writing leaves
+    left_over = f".train-00099.bin.{process.pid}-1.part"  # as a kill while writing leaves
+    (folder / left_over).write_bytes(b"half")
     index = read_index(folder)
     for shard in index["shards"]:
         for entry in shard["files"].values():
@@ -389,7 +394,7 @@ def test_a_killed_worker_is_said(tmp_path: Path) -> None:
         worker.kill()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "a worker was killed (out of memory?): run again, whole shards are kept" in said
+    assert "a worker process ended: run again, whole shards are kept" in said
 
 
 MEMORY = """

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from shared.classroom.checks.machinery import Wrong, agree, exercise
+from shared.classroom.checks.machinery import Wrong, agree, exercise, parts, refuses
 
 
 @exercise("6.1")
 def _targets_of_a_row(answer: list) -> None:
-    agree(list(answer), [-100, -100, 7, 0], "the row 0 5 6 7 0", "Which token follows each input?")
+    agree(answer, [-100, -100, 7, 0], "the row 0 5 6 7 0", "Which token follows each input?")
 
 
 @exercise("6.2")
@@ -25,12 +25,11 @@ def _phi3_prompt(answer: Callable) -> None:
 
 @exercise("6.3")
 def _inputs_and_targets(answer: Callable) -> None:
-    inputs, targets = answer([5, 6, 0], 4, 0) or (None, None)
+    inputs, targets = parts(answer([5, 6, 0], 4, 0), 2, "[5, 6, 0], length 4")
     agree(inputs, [5, 6, 0, 0], "the inputs of [5, 6, 0], length 4")
     hint = "The first end mark stays: it teaches when to stop."
     agree(targets, [6, 0, -100, -100], "the targets of [5, 6, 0], length 4", hint)
-    inputs, targets = answer([5, 9], 1, 9)
-    agree((inputs, targets), ([5], [9]), "[5, 9], length 1, end 9")
+    agree(answer([5, 9], 1, 9), ([5], [9]), "[5, 9], length 1, end 9")
 
 
 @exercise("6.4")
@@ -61,7 +60,7 @@ def _recolour(answer: Callable) -> None:
     entry = {"instruction": "Which?", "input": "A red kite, a blue hat, a redhead.",
              "output": "red", "task": "red"}  # fmt: skip
     before = dict(entry)
-    found = answer(entry, {"red": "blue", "blue": "red"})
+    found = answer(entry, {"red": "blue", "blue": "red"}, copied=False)
     expected = {"instruction": "Which?", "input": "A blue kite, a red hat, a redhead.",
                 "output": "blue", "task": "red"}  # fmt: skip
     agree(found, expected, "red and blue changing places", "Both at once, and whole words only.")
@@ -105,10 +104,5 @@ def _remember(answer: Callable) -> None:
     exchanges = [[1, 1, 1], [2, 2], [3]]
     for limit, kept in ((10, exchanges), (7, exchanges[1:]), (4, exchanges[2:]), (2, [])):
         case = f"three exchanges of 3, 2, 1 ids, 2 new ones, limit {limit}"
-        found = answer([list(e) for e in exchanges], [9, 9], limit)
-        agree(found, kept, case, "As few as needed, the oldest first.")
-    try:
-        answer([], [9, 9, 9], 2)
-    except ValueError:
-        return
-    raise Wrong("3 new ids and a limit of 2 must raise a ValueError.")
+        agree(answer(exchanges, [9, 9], limit), kept, case, "As few as needed, the oldest first.")
+    refuses(answer, [], [9, 9, 9], 2, case="3 new ids and a limit of 2")

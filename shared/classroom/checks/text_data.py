@@ -6,22 +6,18 @@ from collections.abc import Callable
 
 import torch
 
-from shared.classroom.checks.machinery import Wrong, agree, exercise
+from shared.classroom.checks.machinery import agree, exercise, parts, worked_out
 
 
 @exercise("1.1")
 def _windows_of_a_text(answer: int) -> None:
-    if answer != 496:
-        raise Wrong(
-            f"{answer} is not the number of windows: the first starts at 0, each next one 2 later, "
-            "and the last one still needs 8 tokens and the one after them."
-        )
+    hint = "the first starts at 0, each next one 2 later, and the last one still needs 8 tokens "
+    worked_out(answer, 496, hint + "and the one after them.")
 
 
 @exercise("1.2")
 def _bytes_of_owls(answer: int) -> None:
-    if answer != len("🦉🦉".encode()):
-        raise Wrong(f"{answer} is not it: how many bytes has an owl in UTF-8?")
+    worked_out(answer, len("🦉🦉".encode()), "how many bytes has an owl in UTF-8?")
 
 
 @exercise("1.3")
@@ -47,7 +43,7 @@ def _sliding_windows(answer: Callable) -> None:
 @exercise("1.5")
 def _one_hot(answer: Callable) -> None:
     expected = torch.tensor([[0.0, 0, 1], [1, 0, 0]])
-    agree(answer(torch.tensor([2, 0]), 3), expected, "ids [2, 0] in a vocabulary of 3")
+    agree(answer(torch.tensor([2, 0]), 3), expected, "ids [2, 0] of 3", dtype="float")
     agree(answer(torch.tensor([1]), 2), torch.tensor([[0.0, 1]]), "id [1] in a vocabulary of 2")
 
 
@@ -74,10 +70,11 @@ def _most_frequent_pair(answer: Callable) -> None:
 
 @exercise("1.8")
 def _pad(answer: Callable) -> None:
-    ids, mask = answer([[7, 8, 9], [5]], 0) or (None, None)
-    agree(ids, torch.tensor([[7, 8, 9], [5, 0, 0]]), "ids of [[7, 8, 9], [5]] padded with 0")
-    expected = torch.tensor([[True, True, True], [True, False, False]])
-    agree(mask, expected, "mask of [[7, 8, 9], [5]]", "True where a token is real.")
-    ids, mask = answer([[0, 0], [4]], 0)
+    case = "[[7, 8, 9], [5], [6, 7]]"
+    ids, mask = parts(answer([[7, 8, 9], [5], [6, 7]], 0), 2, case)
+    agree(ids, torch.tensor([[7, 8, 9], [5, 0, 0], [6, 7, 0]]), f"ids of {case} padded with 0")
+    expected = torch.tensor([[True, True, True], [True, False, False], [True, True, False]])
+    agree(mask, expected, f"mask of {case}", "True where a token is real.", dtype="bool")
+    _, mask = parts(answer([[0, 0], [4]], 0), 2, "[[0, 0], [4]]")
     hint = "The mask must not depend on the value: a real token may be 0, too."
     agree(mask, torch.tensor([[True, True], [True, False]]), "mask of [[0, 0], [4]]", hint)
