@@ -39,9 +39,12 @@ here = Path.cwd()
 found = [folder for folder in (here, *here.parents) if (folder / "shared/classroom").exists()]
 root = found[0] if found else here / "gpt-from-scratch"
 on_colab = "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ
-if on_colab and not root.exists():
+if on_colab and not (root / "shared/classroom").exists():
     repo = os.environ.get("COURSE_REPO", "{REPO}")
-    subprocess.run(["git", "clone", "--quiet", "--depth=1", repo, str(root)], check=True)
+    git = ["git", "clone", "--quiet", "--depth=1", repo, str(root)]
+    told = subprocess.run(git, capture_output=True, text=True).stderr
+    advice = f"no course at {{repo}}: set COURSE_REPO to its address"
+    assert (root / "shared").exists(), f"{{advice}}. {{told}}"
 assert root.exists(), f"start Jupyter inside the folder of the course; {{here}} is outside"
 sys.path.insert(0, str(root))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -27,9 +29,30 @@ def test_help_answers_without_heavy_imports() -> None:
     assert not {"torch", "numpy", "nbformat", "requests"} & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("name", ["04", "4", "04_pretraining", "04_pretraining/"])
+@pytest.mark.parametrize(
+    "name",
+    ["04", "4", "04_pretraining", "04_pretraining/", "./04_pretraining", ".\\04_pretraining\\"],
+)
 def test_a_chapter_has_short_names(name: str) -> None:
     assert door.chapter(name) == "04_pretraining"
+
+
+def test_a_single_notebook_may_be_named(course: Path, monkeypatch, capsys) -> None:
+    for name in ("attention", "extra", "exercises"):
+        write(course / "02_attention" / f"{name}.ipynb", ("1", ""))
+    monkeypatch.chdir(course / "02_attention")
+    for name in (
+        "02_attention/extra.ipynb",
+        "extra.ipynb",
+        str(course / "02_attention/extra.ipynb"),
+    ):
+        assert door.chapter(name) == "02_attention/extra"
+    found = door.find_notebooks(["02_attention/extra", "02_attention/exercises"])
+    assert [path.stem for path in found] == ["exercises", "extra"]
+    for name in ("02_attention/missing.ipynb", "tests/x.ipynb"):
+        with pytest.raises(SystemExit):
+            door.main(["run", name])
+        assert f"no notebook {name!r}" in capsys.readouterr().err
 
 
 def test_an_unknown_chapter_lists_the_known_ones(capsys) -> None:
@@ -146,22 +169,47 @@ def test_run_chooses_chapters_and_the_long_experiments(course: Path, capsys) -> 
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_with_the_table_so_far(course: Path) -> None:
-    wait = "import time\nprint('step 1', flush=True)\ntime.sleep(60)"
-    write(course / "bigram" / "bigram.ipynb", (wait, ""))
-    write(course / "01_text_data" / "text_data.ipynb", ("print('not run')", "result"))
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+@pytest.mark.parametrize("busy", ["time.sleep(60)", "while True: pass"], ids=["waits", "computes"])
+def test_ctrl_c_ends_at_once_with_the_table_so_far(course: Path, busy: str) -> None:
+    """As in a terminal, whose Ctrl-C reaches every process that belongs to it."""
+    import fcntl
+    import pty
+    import termios
+
+    write(course / "bigram" / "bigram.ipynb", ("print('first')", "result"))
+    wait = f"import time\nprint('step 1', flush=True)\n{busy}"
+    write(course / "01_text_data" / "text_data.ipynb", (wait, ""))
+    write(course / "02_attention" / "attention.ipynb", ("print('not run')", "result"))
     code = f"import pathlib, shared.classroom.cli as c; c.ROOT = pathlib.Path({str(course)!r})"
     code += "; raise SystemExit(c.main(['run']))"
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            if line.strip() == "step 1":
-                process.send_signal(signal.SIGINT)
-                break
-        table = process.communicate(timeout=60)[0]
-    assert process.returncode == 1
-    assert re.search(r"bigram.ipynb +0.\d +STOPPED: you pressed Ctrl-C", table)
-    assert "text_data" not in table
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    shown = ""
+    while "step 1" not in shown:
+        shown += os.read(ours, 1000).decode()
+    pressed = time.monotonic()
+    os.write(ours, b"\x03")
+    while "\nall " not in shown:  # the last line of the table
+        shown += os.read(ours, 1000).decode()
+    took = time.monotonic() - pressed
+    with suppress(OSError):  # the terminal ends with its last process
+        while more := os.read(ours, 1000):
+            shown += more.decode()
+    assert process.wait() == 1
+    assert re.search(r"bigram.ipynb +0.\d +first", shown), shown
+    assert re.search(r"text_data.ipynb +0.\d +STOPPED: you pressed Ctrl-C", shown), shown
+    assert "attention.ipynb" not in shown and "Traceback" not in shown
+    assert took < 1, f"Ctrl-C took {took:.1f} seconds"
 
 
 @pytest.mark.slow

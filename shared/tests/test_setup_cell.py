@@ -100,6 +100,16 @@ def test_the_cell_can_run_again_and_seeds_alike(run_cell) -> None:
     assert first.stdout == second.stdout
 
 
+@pytest.mark.parametrize("left", ["nothing", "a broken clone"])
+def test_a_course_that_cannot_be_fetched_is_said(run_cell, left: str) -> None:
+    broken = run_cell.folder / "gpt-from-scratch"
+    if left == "a broken clone":
+        broken.mkdir()
+        (broken / "half").touch()
+    done = run_cell(COURSE_REPO="no-such-place")
+    assert "no course at no-such-place: set COURSE_REPO to its address. fatal: " in done.stderr
+
+
 def test_colab_adds_exactly_what_is_missing(run_cell) -> None:
     done = run_cell(hidden="tiktoken safetensors")
     assert done.pip == ["install --quiet tiktoken safetensors"]
