@@ -127,8 +127,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name in ("eval_every", "eval_batches", "save_every", "stop_after", "context"):
         if (value := getattr(args, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} is {value}: at least 1")
-    if recipe.warmup < 0:
-        parser.error(f"--warmup is {recipe.warmup}: at least 0")
+    for name, value in {"warmup": recipe.warmup, "seed": args.seed}.items():
+        if value < 0:
+            parser.error(f"--{name} is {value}: at least 0")
     for name, value in {"max-lr": recipe.max_lr, "tflops": args.tflops}.items():
         if not value > 0:  # nor is nan
             parser.error(f"--{name} is {value:g}: it must be above 0")

@@ -95,7 +95,7 @@ def stream(
     if ids.dim() != 2:
         raise ValueError(
             f"ids have shape {tuple(ids.shape)}; a prompt is (batch, tokens): "
-            f"add a batch dimension with ids[None]"
+            f"add a batch dimension with ids[None], or take one away with ids[0]"
         )
     if cache is not None and cache.length >= ids.shape[1]:
         raise ValueError(

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from shared.attention import KVCache, MultiHeadAttention
-from shared.classroom.errors import check_id, must_divide, must_fit, one_of, require, whole
+from shared.classroom.errors import (
+    above,
+    check_id,
+    must_divide,
+    must_fit,
+    one_of,
+    require,
+    whole,
+)
 
 # built in 03_gpt_architecture/gpt.ipynb: FeedForward, TransformerBlock, GPTModel, check_ids
 
@@ -36,7 +44,7 @@ class GPTConfig:
         sizes = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
         whole(1, **{name: getattr(self, name) for name in sizes})
         must_divide(emb_dim=self.emb_dim, n_heads=self.n_heads)
-        require(self.init_std > 0, f"init_std is {self.init_std}; it must be above 0")
+        above(0, init_std=self.init_std)
         fine = 0 <= self.drop_rate < 1
         require(fine, f"drop_rate is {self.drop_rate}; it must lie in [0, 1)")
 
@@ -150,7 +158,7 @@ def check_ids(ids: Tensor, cache: KVCache | None, config: GPTConfig) -> None:
     if ids.dim() != 2 or ids.shape[1] == 0:
         raise ValueError(
             f"ids have shape {tuple(ids.shape)}; the model takes (batch, tokens) with at "
-            f"least one token: add a batch dimension with ids[None]"
+            f"least one token: add a batch dimension with ids[None], or take one away with ids[0]"
         )
     if cache is not None and cache.keys.shape[1] != len(ids):
         raise ValueError(

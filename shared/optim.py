@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from shared.classroom.errors import at_least, require
+
 # built in 04_pretraining/pretraining.ipynb: learning_rate, make_optimizer, set_rates,
 #   optimizer_step
 # built in 04_pretraining/training_faster.ipynb: orthogonalize, Muon, muon_and_adamw
@@ -94,15 +96,17 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[nn.Parameter] | Iterable[dict],
         lr: float = 0.02,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
     ) -> None:
-        parameters = list(parameters)
-        if shapes := [tuple(p.shape) for p in parameters if p.dim() != 2]:
-            raise ValueError(f"Muon is for matrices, not for shape {shapes[0]}: give it to AdamW")
+        at_least(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        require(momentum < 1, f"momentum is {momentum}; it must lie below 1")
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "decay": weight_decay})
+        for p in (p for group in self.param_groups for p in group["params"]):
+            message = f"Muon is for matrices, not for shape {tuple(p.shape)}: give it to AdamW"
+            require(p.dim() == 2, message)
 
     @torch.no_grad()
     def step(self) -> None:

@@ -429,6 +429,7 @@ class ShardBatches:
         seed: int = 123,
         tokenizer: tiktoken.Encoding | None = None,
     ) -> None:
+        whole(1, context_length=context_length, batch_size=batch_size)
         folder, index = Path(folder), read_index(Path(folder))
         if index is None:
             raise FileNotFoundError(f"there are no shards in {folder}: make them with write_shards")

@@ -62,7 +62,7 @@ def must_take_a_file(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the path of a file in it")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not os.access(folder, os.W_OK):
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise PermissionError(f"nothing can be written into {folder}: choose another folder")
 
 
