@@ -29,10 +29,16 @@ FEWER = {
     "pretraining": {
         "(1800, 500)": "(18, 6)",
         "val_tales[:200]": "val_tales[:20]",
-        "val_tales[200:260]": "val_tales[200:210]",
+        "val_tales[200:260]": "val_tales[:20]",
     },
-    "spam_classifier": {"STEPS = 60": "STEPS = 4"},
-    "instructions": {"(600, 150)": "(10, 5)"},
+    "spam_classifier": {
+        "STEPS = 60": "STEPS = 4",
+        '_classes(table[table["split"] == name])': '_classes(table[table["split"] == name][::6])',
+    },
+    "instructions": {
+        "(600, 150)": "(10, 5)",
+        "load_instructions(name)": "load_instructions(name)[::4]",
+    },
 }
 NOTEBOOKS = [
     path.relative_to(ROOT).as_posix()
