@@ -13,6 +13,7 @@ import torch
 
 from data.instructions import format_prompt
 from shared.attention import KVCache
+from shared.classroom.errors import whole
 from shared.generate import check_sampling, stream
 from shared.gpt import GPTModel
 
@@ -23,6 +24,7 @@ class Chat:
     """Talk to a model that follows instructions; it sees the exchanges before, if they fit."""
 
     def __init__(self, model: GPTModel, tokenizer, room: int = 64) -> None:
+        whole(1, room=room)
         self.model, self.tokenizer, self.room = model, tokenizer, room
         self.exchanges: list[list[int]] = []  # of each turn: prompt, answer, <|endoftext|>
         self.cache = KVCache(model, batch_size=1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from shared.classroom.errors import a_list, one_of, require
+from shared.classroom.errors import a_list, one_of, require, whole
 from shared.classroom.machine import evaluating
 from shared.gpt import GPTModel
 from shared.texts import encode_plain, end_of_text
@@ -100,6 +100,7 @@ def freeze(classifier: Classifier, learn: str = "all") -> Classifier:
 @torch.no_grad()
 def log_odds(classifier: Classifier, rows: Sequence[Sequence[int]], batch_size: int = 64) -> Tensor:
     """Log odds of class 1 against class 0, in nats, for each encoded text: (texts,)."""
+    whole(1, batch_size=batch_size)
     device = classifier.label_head.weight.device
     result = torch.empty(len(rows))
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))  # little padding

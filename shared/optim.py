@@ -21,6 +21,7 @@ from shared.classroom.errors import at_least, require
 
 def learning_rate(step: int, steps: int, max_lr: float, warmup: int, min_lr: float) -> float:
     """Linear warm-up over `warmup` steps to `max_lr`, then half a cosine down to `min_lr`."""
+    require(min_lr <= max_lr, f"min_lr is {min_lr}, max_lr only {max_lr}: rates fall")
     if step < warmup:
         return max_lr * (step + 1) / warmup
     progress = min(1, (step - warmup) / max(1, steps - warmup))  # and stay there

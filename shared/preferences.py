@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shared.classroom.errors import above
 from shared.texts import IGNORED
 
 # built in 06_finetune_instructions/preferences_dpo.ipynb: answer_log_probs, dpo_loss
@@ -24,6 +25,5 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1) -> Tensor:
     `chosen` and `rejected`, each (pairs,), are log-probabilities of the answers, the learning
     model's minus the frozen reference's. Raises ValueError for a beta that is not above 0.
     """
-    if beta <= 0:
-        raise ValueError(f"beta is {beta}; it must be above 0 (0.1 is usual)")
+    above(0, beta=beta)
     return -F.logsigmoid(beta * (chosen - rejected)).mean()

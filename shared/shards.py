@@ -258,7 +258,7 @@ def read_index(folder: Path) -> dict | None:
     if not path.exists():
         return None
     try:
-        index = json.loads(path.read_text())
+        index = json.loads(path.read_text(encoding="utf-8-sig"))
         index["tokenizer"]
         files = [entry["file"] for shard in index["shards"] for entry in shard["files"].values()]
         require(all(Path(name).name == name for name in files), "it names files elsewhere")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from shared.classroom.errors import at_least
+from shared.classroom.errors import require, whole
 
 # built in 01_text_data/text_data.ipynb: NextTokenDataset
 
@@ -19,13 +19,14 @@ class NextTokenDataset(Dataset):
     """Windows of `context_length` tokens; the target is the same window one token later."""
 
     def __init__(self, ids: Sequence[int], context_length: int, stride: int) -> None:
-        at_least(1, context_length=context_length, stride=stride)
+        whole(1, context_length=context_length, stride=stride)
         if len(ids) <= context_length:
             raise ValueError(
                 f"the text has {len(ids)} tokens, but one window needs {context_length + 1}: "
                 "take a longer text or a shorter context_length"
             )
         self.ids = torch.as_tensor(ids, dtype=torch.long)
+        require(self.ids.dim() == 1, f"ids have shape {tuple(self.ids.shape)}: give one row")
         self.context_length = context_length
         self.starts = range(0, len(ids) - context_length, stride)
 

@@ -175,6 +175,8 @@ def read_gpt2(path: Path, config: GPTConfig) -> GPTModel:
                 wrong.append(f"{name} has shape {tuple(found)}, not {tuple(shape)}")
                 continue
             tensor = file.get_tensor(stored)
+        if not tensor.is_floating_point():
+            wrong.append(f"{name} holds {tensor.dtype}, no fractions")
         tensor = tensor.T if turned else tensor
         state[ours] = tensor.float().clone(memory_format=torch.contiguous_format)
     masks = (".attn.bias", ".attn.masked_bias")  # the causal triangle: nothing was learned there

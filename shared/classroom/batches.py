@@ -122,6 +122,7 @@ class DocumentBatches:
                 f"{context_length + 1}: take more documents or a shorter context_length"
             )
         self.ids, self.starts = np.asarray(ids), np.asarray(starts, dtype=np.int64)
+        require(self.ids.ndim == 1, f"ids have shape {self.ids.shape}: give one row")
         fine = len(self.starts) and self.starts.min() >= 0 and self.starts.max() < len(ids)
         require(fine, "starts must be positions in ids: take both from one encode_documents")
         self.context_length, self.batch_size, self.seed = context_length, batch_size, seed

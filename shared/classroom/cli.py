@@ -337,4 +337,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
-    return args.function(args)
+    try:
+        return args.function(args)
+    except KeyboardInterrupt:
+        print("\nSTOPPED: you pressed Ctrl-C", flush=True)
+        return 1

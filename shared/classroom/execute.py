@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
 
 from shared.classroom.fetch import FetchError, fetch
+from shared.classroom.files import write_atomically
 
 
 class Client(NotebookClient):
@@ -83,7 +84,7 @@ def execute(path: Path, html: Path, long: bool, store: bool) -> tuple[str, str]:
     except (DeadKernelError, RuntimeError) as error:
         state, result = "FAILED", f"cell {at}: {first_line(error)}"
     page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-    html.write_text(page, encoding="utf-8")
+    write_atomically(html, lambda file: file.write(page.encode()))
     if store and state == "ok":
         notebook.metadata["language_info"] = {"name": "python"}
         nbformat.write(notebook, path)

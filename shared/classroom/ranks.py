@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 from pathlib import Path
 
 from shared.classroom.errors import require
@@ -28,7 +29,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
             f"BPETokenizer.train(text, vocab_size).save(path)"
         )
     ranks: dict[bytes, int] = {}
-    for rank, line in enumerate(path.read_bytes().splitlines()):
+    for rank, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()):
         try:
             token, number = line.split()
             token = base64.b64decode(token, validate=True)

@@ -18,7 +18,6 @@ def check_settings(
 ) -> None:
     """Refuse settings of a training run that have no meaning; the first one is named."""
     steps_of(batches)
-    rates = {name: settings[name] for name in ("max_lr", "min_lr")}
     whole(0, steps=settings["steps"], warmup=settings["warmup"])
     whole(0, eval_every=eval_every, report_every=report_every, save_every=save_every)
     whole(1, accumulation=settings["accumulation"])
@@ -27,9 +26,7 @@ def check_settings(
         require(count == accumulation, f"{count} shares for {accumulation} batches: one for each")
         at_least(0, **{"the smallest share": min(settings["shares"])})
     above(0, clip=settings["clip"])  # math.inf never clips
-    at_least(0, **rates, weight_decay=settings["weight_decay"])
-    falls = rates["min_lr"] <= rates["max_lr"]
-    require(falls, "min_lr is {min_lr}, max_lr only {max_lr}: rates fall".format(**rates))
+    at_least(0, **{name: settings[name] for name in ("max_lr", "min_lr", "weight_decay")})
 
 
 def identity(

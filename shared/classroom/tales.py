@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from data.instructions import Entry
 from data.world import Reading, explain, world
-from shared.classroom.errors import a_list
+from shared.classroom.errors import a_list, whole
 from shared.classroom.machine import evaluating
 
 # built in 06_finetune_instructions/instructions.ipynb: rename
@@ -81,6 +81,7 @@ class TaleTest:
 
     def __init__(self, tales: Sequence[str], tokenizer, batch_size: int = 16) -> None:
         a_list(tales=tales)
+        whole(1, batch_size=batch_size)
         if not tales:
             raise ValueError("there are no tales to test with: give at least one")
         # Tales of similar length share a batch, so little is computed for padding.

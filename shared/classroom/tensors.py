@@ -35,7 +35,7 @@ def tensor_files(path: Path) -> dict[str, tuple[Path, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: fetch it first, or check the path")
     try:
-        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        places = json.loads(path.read_text(encoding="utf-8-sig"))["weight_map"]
         files = sorted(set(places.values()))
         if any(Path(file).name != file for file in files):
             raise ValueError("it names files in other folders")
@@ -88,9 +88,10 @@ def must_match(
 def must_be_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raise ValueError naming a tensor that holds nan, infinity, or no fractions at all."""
     for name, tensor in tensors.items():
+        kind = "numbers that are not finite" if tensor.is_floating_point() else tensor.dtype
         # One infinite number makes the sum so; unlike `isfinite`, it takes no memory.
         if not (tensor.is_floating_point() and tensor.sum(dtype=torch.float32).isfinite()):
             raise ValueError(
-                f"{path}: {name} holds numbers that are not finite, or {tensor.dtype}: no model "
-                f"can compute with it; take an earlier checkpoint, or train again"
+                f"{path}: {name} holds {kind}, and no model can compute with them: take an "
+                f"earlier checkpoint, or train again"
             )

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from shared.attention import KVCache
+from shared.chat import Chat
 from shared.classification import PADDING, Classifier, encode_texts, log_odds
 from shared.classroom import datasets, files
 from shared.classroom.batches import (
@@ -49,9 +50,10 @@ from shared.generate import generate, next_token_probs
 from shared.gpt import GPTConfig, GPTModel
 from shared.instructions import answer
 from shared.modern import RMSNorm
-from shared.optim import learning_rate
+from shared.optim import Muon, learning_rate
+from shared.preferences import dpo_loss
 from shared.shards import Documents, read_index, write_shards
-from shared.texts import IGNORED
+from shared.texts import IGNORED, NextTokenDataset
 from shared.tokenizers import PATTERN, BPETokenizer, course_tokenizer
 from shared.training import evaluate_loss, next_token_loss, train
 from shared.weights import load_checkpoint, read_gpt2, save_checkpoint
@@ -219,8 +221,9 @@ def test_rates_never_rise_after_the_warm_up() -> None:
     for max_lr in (5e-5, 2e-3):  # a usual rate for fine-tuning lies below the default's end
         rates = [row["lr"] for row in run(tiny_model(), 8, max_lr=max_lr)][1:]
         assert rates == sorted(rates, reverse=True)
-    with pytest.raises(ValueError, match="min_lr is 0.01, max_lr only 0.001: rates fall"):
-        run(tiny_model(), max_lr=1e-3, min_lr=1e-2)
+    for use in (partial(run, tiny_model()), lambda **rates: learning_rate(3, 9, warmup=1, **rates)):
+        with pytest.raises(ValueError, match="min_lr is 0.01, max_lr only 0.001: rates fall"):
+            use(max_lr=1e-3, min_lr=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +247,24 @@ def test_settings_without_meaning_are_refused(settings: dict, message: str) -> N
     with pytest.raises(ValueError, match=message):
         run(model, **settings)
     assert equal_weights(model, before)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: Muon([nn.Parameter(torch.ones(2, 2))], lr=-1), "lr is -1; it must be at least 0"),
+        (lambda: dpo_loss(torch.ones(1), torch.ones(1), math.nan), "beta is nan; it must be above"),
+        (lambda: log_odds(Classifier(tiny_model()), [[1]], 0), "batch_size is 0; it must be at"),
+        (lambda: TaleTest(["A hen."], TOKENIZER, 2.5), "batch_size is 2.5; it must be a whole"),
+        (lambda: Chat(tiny_model(), TOKENIZER, room=-1), "room is -1; it must be at least 1"),
+        (lambda: NextTokenDataset([1] * 9, 4, 0.5), "stride is 0.5; it must be a whole number"),
+        (lambda: generate(tiny_model(), ids(1), 2.5), "max_new_tokens is 2.5; it must be a whole"),
+        (lambda: GPTConfig(n_layers=None), "n_layers is None; it must be a whole number"),
+    ],
+)
+def test_numbers_without_meaning_are_refused_elsewhere_too(use, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        use()
 
 
 def unequal() -> tuple[torch.Tensor, torch.Tensor]:
@@ -376,6 +397,12 @@ def test_ids_of_the_wrong_shape_or_type_are_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"one row of ids; of a batch ids\[0\]"):
         TOKENIZER.decode(two)
     assert TOKENIZER.decode(np.array([72, 105], dtype=np.uint16)) == "Hi"
+    for use in (
+        lambda: NextTokenDataset(torch.ones(9, 5), 4, 1),
+        lambda: DocumentBatches(np.ones((9, 5), dtype=int), [0], 4, 2),
+    ):
+        with pytest.raises(ValueError, match=r"ids have shape \(9, 5\): give one row"):
+            use()
 
 
 def test_what_gives_no_batch_of_a_step_is_refused_by_name() -> None:
@@ -477,6 +504,10 @@ def test_shards_and_wrappers_are_read(gpt2_file: Path) -> None:
     (folder / INDEX).write_text(json.dumps({"weight_map": places}))
     assert equal_weights(read_gpt2(folder, untied), whole)
     assert equal_weights(read_gpt2(folder / INDEX, untied), whole)
+    tensors["transformer.h.0.ln_1.bias"] = torch.ones(16, dtype=torch.int8)
+    save_file(tensors, gpt2_file)
+    with pytest.raises(ValueError, match=r"h\.0\.ln_1\.bias holds torch\.int8, no fractions"):
+        read_gpt2(gpt2_file, untied)
     for odd in (places | {"more": "../../m"}, places | {"more": "part-0.safetensors"}, "no dict"):
         (folder / INDEX).write_text(json.dumps({"weight_map": odd}))
         with pytest.raises(ValueError, match=rf"{INDEX} (is damaged|and its files differ)"):
