@@ -227,24 +227,27 @@ def download(args: argparse.Namespace) -> int:
         try:
             with redirect_stdout(sys.stderr):  # progress; the table alone is the output
                 path = find(key)
-            target = args.to / name if args.to else path
-            if not (target.exists() and target.samefile(path)):
+            if args.to:  # which may be the cache itself
                 with open(path, "rb") as file:
-                    write_atomically(target, partial(shutil.copyfileobj, file))
-        except (FetchError, OSError) as error:
+                    write_atomically(args.to / name, partial(shutil.copyfileobj, file))
+        except FetchError as error:
             what, _, remedy = str(error).splitlines()[0].partition(": ")
             rows.append((name, "", f"FAILED: {what}"))
             remedies.append(remedy.replace(name, "it"))
             continue
+        except OSError as error:
+            rows.append((name, "", f"FAILED: {error.strerror or error}"))
+            continue
         rows.append((name, f"{path.stat().st_size / 1e6:.1f} MB", licence))
     print_table(rows)
     target = args.to or cache_dir()
-    print(f"\n{len(wanted) - len(remedies)} of {len(wanted)} files are in {target}")
+    failed = sum(result.startswith("FAILED") for _, _, result in rows)
+    print(f"\n{len(wanted) - failed} of {len(wanted)} files are in {target}")
     for remedy in dict.fromkeys(remedies):
         print(f"What failed: {remedy}")
-    if args.to and not remedies:
+    if args.to and not failed:
         print(f"Hand the folder to a class; each sets COURSE_MIRROR={target.resolve()}")
-    return 1 if remedies else 0
+    return 1 if failed else 0
 
 
 def slides(args: argparse.Namespace) -> int:

@@ -268,7 +268,7 @@ def catalogue(tmp_path: Path, monkeypatch) -> dict[str, downloads.Source]:
     sources = {n: downloads.Source(n, "a text", "CC0", 3, "", ()) for n in ("a.txt", "gone.txt")}
 
     def fetch(name: str) -> Path:
-        if name == "gone.txt":
+        if name in ("gone.txt", "lost.txt"):
             raise downloads.FetchError(f"cannot get {name}: go online\nTried:")
         path = tmp_path / "cache" / name
         path.parent.mkdir(exist_ok=True)
@@ -285,13 +285,19 @@ def test_download_fills_a_folder_for_a_class(catalogue, tmp_path: Path, capsys) 
     assert door.main(["download", "--to", str(tmp_path / "class" / "files")]) == 0
     assert (tmp_path / "class" / "files" / "a.txt").read_text() == "abc"
     assert "1 of 1 files" in capsys.readouterr().out
+    assert door.main(["download", "--to", str(tmp_path / "cache")]) == 0  # onto itself
+    assert (tmp_path / "cache" / "a.txt").read_text() == "abc"
+    (tmp_path / "full" / "a.txt").mkdir(parents=True)
+    assert door.main(["download", "--to", str(tmp_path / "full")]) == 1
+    assert re.search(r"a\.txt +FAILED: Is a directory\n\n0 of 1", capsys.readouterr().out)
 
 
 def test_download_names_failures_and_goes_on(catalogue, capsys) -> None:
+    catalogue["lost.txt"] = catalogue["gone.txt"]
     assert door.main(["download"]) == 1
     out = capsys.readouterr().out
     assert re.search(r"gone.txt +FAILED: cannot get gone.txt$", out, re.MULTILINE)
-    assert "1 of 2 files" in out and out.count("go online") == 1
+    assert "1 of 3 files" in out and out.count("go online") == 1
 
 
 def test_download_takes_weights_along_when_asked(catalogue, tmp_path, monkeypatch, capsys) -> None:
