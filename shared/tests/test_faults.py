@@ -6,6 +6,7 @@ The last part is a list of inputs that must stay accepted: no mend may refuse wh
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from torch import nn
 from shared.attention import KVCache
 from shared.chat import Chat
 from shared.classification import PADDING, Classifier, encode_texts, log_odds
-from shared.classroom import datasets, files
+from shared.classroom import datasets, fetch, files
 from shared.classroom.batches import (
     DocumentBatches,
     InstructionBatches,
@@ -105,6 +106,19 @@ def test_line_ends_do_not_change_the_fingerprint(tmp_path: Path, monkeypatch) ->
 
 
 BOM = b"\xef\xbb\xbf"
+
+
+def test_vocabularies_and_mirrors_may_have_windows_line_ends(tmp_path: Path, monkeypatch) -> None:
+    ranks = (files.DATA / "course.tiktoken").read_bytes().replace(b"\n", b"\r\n")
+    (tmp_path / "ours.tiktoken").write_bytes(BOM + ranks)
+    assert BPETokenizer.load(tmp_path / "ours.tiktoken").ranks == TOKENIZER.ranks
+    text = b"One line.\nAnother.\n"
+    source = fetch.Source("a.txt", "a text", "CC0", len(text), hashlib.sha256(text).hexdigest(), ())
+    monkeypatch.setattr(fetch, "CATALOGUE", {"a.txt": source})
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COURSE_MIRROR", str(tmp_path))
+    (tmp_path / "a.txt").write_bytes(text.replace(b"\n", b"\r\n"))
+    assert fetch.fetch("a.txt").read_bytes() == text
 
 
 @pytest.mark.parametrize(
