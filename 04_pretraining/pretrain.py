@@ -19,6 +19,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -131,8 +132,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         if value < 0:
             parser.error(f"--{name} is {value}: at least 0")
     for name, value in {"max-lr": recipe.max_lr, "tflops": args.tflops}.items():
-        if not value > 0:  # nor is nan
-            parser.error(f"--{name} is {value:g}: it must be above 0")
+        if not 0 < value < math.inf:  # nor is nan
+            parser.error(f"--{name} is {value:g}: it must be above 0, and finite")
     if recipe.global_batch % recipe.micro_batch:
         parser.error(
             f"--global-batch {recipe.global_batch} is no multiple of --micro-batch "
@@ -149,6 +150,8 @@ def model_config(args: argparse.Namespace) -> GPTConfig:
     if args.context:
         config = replace(config, context_length=args.context)
     index = read_index(args.data) if args.data else None
+    if args.data and index is None:
+        raise ValueError(f"there are no shards in {args.data}: check the path")
     return replace(config, vocab_size=index["tokenizer"]["vocab_size"]) if index else config
 
 

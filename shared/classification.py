@@ -29,6 +29,7 @@ def encode_texts(texts: Sequence[str], tokenizer, context_length: int) -> list[l
     Raises ValueError for an empty text.
     """
     a_list(texts=texts)
+    whole(1, context_length=context_length)
     rows = []
     for number, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
@@ -40,7 +41,10 @@ def encode_texts(texts: Sequence[str], tokenizer, context_length: int) -> list[l
 
 def pad_texts(rows: Sequence[Sequence[int]]) -> Tensor:
     """Rows of ids of different lengths → (rows, longest), PADDING behind the shorter ones."""
-    rows = [torch.tensor(row) for row in rows]
+    rows = [torch.as_tensor(row) for row in rows]
+    odd = [row for row in rows if row.numel() and row.is_floating_point()]
+    require(not odd, f"a row of ids holds fractions: {odd[:1]}")
+    rows = [row.long() for row in rows]
     return pad_sequence(rows, batch_first=True, padding_value=PADDING)
 
 

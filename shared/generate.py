@@ -8,12 +8,13 @@ token costs one row of work and gives the same text as without.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from shared.attention import KVCache
-from shared.classroom.errors import at_least, require, whole
+from shared.classroom.errors import at_least, plain, require, whole
 from shared.classroom.fast import streamlined
 from shared.classroom.machine import evaluating
 from shared.gpt import GPTModel
@@ -70,8 +71,8 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -
     if top_k is not None:
         whole(1, top_k=top_k)
     if top_p is not None:
-        fine = isinstance(top_p, float | int) and 0 < top_p <= 1
-        require(fine, f"top_p is {top_p!r}; it must lie in (0, 1] (None keeps every token)")
+        fine = isinstance(plain(top_p), Real) and 0 < top_p <= 1
+        require(fine, f"top_p is {top_p}; it must lie in (0, 1] (None keeps every token)")
 
 
 def stream(
@@ -92,6 +93,8 @@ def stream(
     """
     check_sampling(temperature, top_k, top_p)
     whole(0, max_new_tokens=max_new_tokens)
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"ids are a {type(ids).__name__}; give a tensor, torch.tensor([ids])")
     if ids.dim() != 2:
         raise ValueError(
             f"ids have shape {tuple(ids.shape)}; a prompt is (batch, tokens): "

@@ -155,7 +155,7 @@ def check_ids(ids: Tensor, cache: KVCache | None, config: GPTConfig) -> None:
     """
     if ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"ids are {ids.dtype}; the model takes int64: ids.long()")
-    if ids.dim() != 2 or ids.shape[1] == 0:
+    if ids.dim() != 2 or ids.numel() == 0:
         raise ValueError(
             f"ids have shape {tuple(ids.shape)}; the model takes (batch, tokens) with at "
             f"least one token: add a batch dimension with ids[None], or take one away with ids[0]"

@@ -26,8 +26,9 @@ def encode_exchange(entry: Entry, tokenizer) -> tuple[list[int], list[int]]:
 
     Raises ValueError for an entry without an instruction or an output.
     """
-    for key in ("instruction", "output"):
-        if not isinstance(entry.get(key), str) or not entry[key].strip():
+    for key in ("instruction", "input", "output"):
+        text = entry.get(key) or ""
+        if not isinstance(text, str) or (key != "input" and not text.strip()):
             raise ValueError(f"an entry has no {key}: write one, or leave it out: {entry!r:.200}")
     answer = [*tokenizer.encode(entry["output"]), tokenizer.eot_id]
     return tokenizer.encode(format_prompt(entry)), answer

@@ -8,7 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# built in 05_finetune_classification/lora.ipynb: LoRALinear, add_lora, merge_lora, adapter_state
+# built in 05_finetune_classification/lora.ipynb: LoRALinear, check_rank, add_lora, merge_lora,
+#   adapter_state
+
+
+def check_rank(rank: int, linear: nn.Linear) -> None:
+    """Refuse a rank that the matrix of a layer cannot have."""
+    if not 1 <= rank <= min(linear.weight.shape):
+        raise ValueError(
+            f"rank is {rank}; for a matrix of {tuple(linear.weight.shape)} it must lie between "
+            f"1 and {min(linear.weight.shape)}"
+        )
 
 
 class LoRALinear(nn.Module):
@@ -16,11 +26,7 @@ class LoRALinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
-        if not 1 <= rank <= min(linear.weight.shape):
-            raise ValueError(
-                f"rank is {rank}; for a matrix of {tuple(linear.weight.shape)} it must lie between "
-                f"1 and {min(linear.weight.shape)}"
-            )
+        check_rank(rank, linear)
         self.linear, self.scale = linear.requires_grad_(False), alpha / rank
         like = {"device": linear.weight.device, "dtype": linear.weight.dtype}
         self.down = nn.Parameter(torch.empty(rank, linear.in_features, **like))
@@ -46,9 +52,11 @@ def add_lora(model: nn.Module, rank: int = 4, alpha: float | None = None) -> lis
     """
     if any(isinstance(m, LoRALinear) for m in model.modules()):
         raise ValueError("the model has detours already: merge_lora first")
-    model.requires_grad_(False)
     found = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     names = [name for name in found if "blocks." in name]
+    for name in names:
+        check_rank(rank, found[name])  # all of them, before one is changed
+    model.requires_grad_(False)
     alpha = 2.0 * rank if alpha is None else alpha
     for name in names:
         model.set_submodule(name, LoRALinear(found[name], rank, alpha))

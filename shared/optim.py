@@ -50,7 +50,7 @@ def set_rates(
     """Give every group of every optimizer its own rate times `rate`."""
     for optimizer, rates in zip(optimizers, own_rates, strict=True):
         for group, own_rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = own_rate * rate
+            group["lr"] = float(own_rate * rate)
 
 
 def optimizer_step(
@@ -65,7 +65,9 @@ def optimizer_step(
     """
     for optimizer in optimizers:
         scaler.unscale_(optimizer)  # clipping must see the true gradients
-    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    # Infinite gradients are the scaler's business; without it they would end the model.
+    stop = not scaler.is_enabled()
+    nn.utils.clip_grad_norm_(model.parameters(), clip, error_if_nonfinite=stop)
     for optimizer in optimizers:
         scaler.step(optimizer)
     scaler.update()
@@ -102,12 +104,13 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
     ) -> None:
-        at_least(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
-        require(momentum < 1, f"momentum is {momentum}; it must lie below 1")
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "decay": weight_decay})
-        for p in (p for group in self.param_groups for p in group["params"]):
-            message = f"Muon is for matrices, not for shape {tuple(p.shape)}: give it to AdamW"
-            require(p.dim() == 2, message)
+        for group in self.param_groups:
+            at_least(0, lr=group["lr"], momentum=group["momentum"], weight_decay=group["decay"])
+            require(group["momentum"] < 1, f"momentum is {momentum}; it must lie below 1")
+            for p in group["params"]:
+                message = f"Muon is for matrices, not for shape {tuple(p.shape)}: give it to AdamW"
+                require(p.dim() == 2, message)
 
     @torch.no_grad()
     def step(self) -> None:

@@ -17,6 +17,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import zlib
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.classroom.errors import a_list, require, whole
-from shared.classroom.files import remove_left_overs, write_atomically
+from shared.classroom.files import must_take_a_file, remove_left_overs, write_atomically
 from shared.tokenizers import END_OF_TEXT
 
 # built in 04_pretraining/web_scale.ipynb: split_stream, in_chunks, encode_parallel, write_shard,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # worker processes only encode; they start faster without PyT
 INDEX = "index.json"
 SPLITS = ("train", "val")
 CHUNK = 2**20  # bytes read at once, and characters sent to a worker at once
+JSON_LINES = re.compile(r"\.(json|jsonl|jsonlines|jl|ndjson|ldjson)(\.txt)?(\.gz)?$")
 LIMIT = 2**26  # bytes of a document: above that, the mark between documents is surely another
 ID = np.dtype("<u2")  # little-endian on every machine
 
@@ -72,7 +74,7 @@ def _read(path: Path, read: Callable[[], bytes]) -> Iterator[bytes]:
         first = read()
         marks = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
         if b"\0" in first[:8000] or first.startswith(marks):  # git's own rule
-            raise ValueError(f"{path} is no text in UTF-8: save it as UTF-8")
+            raise ValueError(f"{path} holds zero bytes, so it is no text in UTF-8: save it as that")
         yield first.removeprefix(codecs.BOM_UTF8)
         yield from iter(read, b"")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -85,8 +87,8 @@ def _unix(chunks: Iterable[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         data = held + chunk
         held = b"\r" if data.endswith(b"\r") else b""  # its \n may begin the next chunk
-        yield data.removesuffix(b"\r").replace(b"\r\n", b"\n")
-    yield held
+        yield data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    yield held.replace(b"\r", b"\n")
 
 
 class Documents:
@@ -118,9 +120,9 @@ class Documents:
     def __iter__(self) -> Iterator[str]:
         self.replaced = 0
         for path in self.paths:
-            name = path.name.lower()
+            name = path.resolve().name.lower()
             with (gzip.open if name.endswith(".gz") else open)(path, "rb") as file:
-                if name.removesuffix(".gz").endswith((".json", ".jsonl", ".ndjson")):
+                if JSON_LINES.search(name):
                     lines = _read(path, lambda file=file: file.readline(LIMIT))
                     yield from self._json_lines(path, lines)
                 else:
@@ -129,10 +131,11 @@ class Documents:
                         yield self._decoded(document).strip()
 
     def _json_lines(self, path: Path, lines: Iterator[bytes]) -> Iterator[str]:
+        begun = False
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            if number == 1 and line.startswith(b"["):  # one array instead of lines
+            if not begun and line.lstrip().startswith(b"["):  # one array instead of lines
                 line = b"".join([line, *lines])
             elif len(line) == LIMIT:
                 raise ValueError(f"{path}, line {number} has more than {LIMIT:,} bytes: no JSONL?")
@@ -140,10 +143,12 @@ class Documents:
                 found = json.loads(self._decoded(line))
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number} is no JSON: {error}") from error
+            begun = True
             for entry in found if isinstance(found, list) else [found]:
                 text = entry.get(self.field) if isinstance(entry, dict) else None
                 if not isinstance(text, str):
                     found = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
+                    found = type(text).__name__ if text is not None else found
                     raise ValueError(
                         f"{path}, line {number} has no text under {self.field!r} but {found}: "
                         f"name the right field"
@@ -316,6 +321,9 @@ def write_shards(
     16 bits, or a folder begun in another way, RuntimeError when a worker process was killed.
     """
     folder = Path(folder)
+    must_take_a_file(folder / INDEX)
+    if not hasattr(tokenizer, "n_vocab"):
+        raise TypeError(f"a {type(tokenizer).__name__} is too slow here: give its to_tiktoken()")
     if tokenizer.n_vocab > 2**16:
         raise ValueError(f"{tokenizer.n_vocab:,} tokens: ids of 16 bits reach to 65,536")
     a_list(documents=documents)
@@ -344,7 +352,7 @@ def write_shards(
         except ValueError:  # this one and all behind it are made anew
             del index["shards"][number:]
             break
-    texts = (text for text in documents if text.strip())
+    texts = _with_text(documents)
     done = _read_over(texts, folder, index, tokenizer)
     index["complete"] = False
     encoded = encode_parallel(texts, tokenizer, workers or os.cpu_count() or 1)
@@ -363,6 +371,15 @@ def write_shards(
     return index
 
 
+def _with_text(documents: Iterable[str]) -> Iterator[str]:
+    """The documents that hold more than white space; one that is no text is named."""
+    for number, text in enumerate(documents):
+        if not isinstance(text, str):
+            raise TypeError(f"document {number} is {text!r:.40}, no text: leave it out")
+        if text.strip():
+            yield text
+
+
 def _read_over(
     texts: Iterator[str], folder: Path, index: dict, tokenizer: tiktoken.Encoding
 ) -> int:
@@ -370,13 +387,17 @@ def _read_over(
     done = sum(shard["documents"] for shard in index["shards"])
     skipped = 0
     for skipped, text in enumerate(itertools.islice(texts, done), start=1):  # noqa: B007
-        if skipped == 1:
-            ids = tokenizer.encode_ordinary(text)
-            written = np.memmap(folder / index["shards"][0]["files"]["train"]["file"], ID, "r")
-            if written[1 : 1 + len(ids)].tolist() != ids:
+        if skipped in (1, done):  # the first and the last one that are written
+            split = "val" if skipped % index["val_every"] == 0 else "train"
+            shard = index["shards"][0 if skipped == 1 else -1]
+            written = np.memmap(folder / shard["files"][split]["file"], ID, "r")
+            ids = [tokenizer.eot_token, *tokenizer.encode_ordinary(text)]
+            found = written[: len(ids)] if skipped == 1 else written[-len(ids) :]
+            if found.tolist() != ids:
+                where = "begin" if skipped == 1 else "end"
                 raise ValueError(
-                    f"the shards in {folder} begin with another document than this source: "
-                    f"give the same source, or another folder"
+                    f"the shards in {folder} {where} with another document than this source: give "
+                    f"the same source, or another folder"
                 )
     if skipped < done:
         raise ValueError(

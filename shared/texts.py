@@ -20,13 +20,16 @@ class NextTokenDataset(Dataset):
 
     def __init__(self, ids: Sequence[int], context_length: int, stride: int) -> None:
         whole(1, context_length=context_length, stride=stride)
+        self.ids = torch.as_tensor(ids)
+        fine = self.ids.dim() == 1 and not (len(ids) and self.ids.is_floating_point())
+        shape = f"shape {tuple(self.ids.shape)} of {self.ids.dtype}"
+        require(fine, f"ids have {shape}: give one row of integers")
+        self.ids = self.ids.long()
         if len(ids) <= context_length:
             raise ValueError(
                 f"the text has {len(ids)} tokens, but one window needs {context_length + 1}: "
                 "take a longer text or a shorter context_length"
             )
-        self.ids = torch.as_tensor(ids, dtype=torch.long)
-        require(self.ids.dim() == 1, f"ids have shape {tuple(self.ids.shape)}: give one row")
         self.context_length = context_length
         self.starts = range(0, len(ids) - context_length, stride)
 

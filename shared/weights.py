@@ -40,15 +40,18 @@ def save_checkpoint(path: Path, model: nn.Module, **notes: object) -> None:
     if hasattr(model, "label_head"):
         labels = model.label_head.out_features
         notes["classifier"] = {"labels": labels, "pooling": model.pooling}
-    if odd := sorted(model.state_dict().keys() ^ shapes(model.config, notes).keys()):
+    state = {name.replace("_orig_mod.", ""): t for name, t in model.state_dict().items()}
+    if odd := sorted(state.keys() ^ shapes(model.config, notes).keys()):
         raise ValueError(
             f"{odd[0]} is no part of what {type(model.config).__name__} describes, and the file "
             f"could not be loaded: after add_lora call merge_lora, or save the adapter_state"
         )
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in state.items()}
     must_be_finite(tensors, path)
     if model.config.tie_weights:  # then the head is token_embedding.weight; a classifier has none
-        tensors.pop("head.weight", None)
+        head = tensors.pop("head.weight", tensors.get("token_embedding.weight"))
+        same = head is None or torch.equal(head, tensors["token_embedding.weight"])
+        require(same, "the head is no longer the embedding, as tie_weights says: it would be lost")
     header = {"kind": type(model.config).__name__, "config": json.dumps(asdict(model.config))}
     header["notes"] = json.dumps(notes)
     write_atomically(path, lambda file: file.write(save(tensors, header)))

@@ -68,6 +68,7 @@ def encode_documents(documents: Sequence[str], tokenizer) -> tuple[np.ndarray, n
     an empty one.
     """
     a_list(documents=documents)
+    documents = list(documents)
     require(len(documents) > 0, "there are no documents to encode: give at least one")
     if empty := [number for number, document in enumerate(documents) if not document]:
         raise ValueError(f"document {empty[0]} is empty: remove it, or give it a text")
@@ -116,13 +117,15 @@ class DocumentBatches:
     ) -> None:
         whole(1, context_length=context_length, batch_size=batch_size)
         whole(0, seed=seed)
+        self.ids, self.starts = np.asarray(ids), np.asarray(starts)
+        for name, row in {"ids": self.ids, "starts": self.starts}.items():
+            fine = row.ndim == 1 and (row.dtype.kind in "iu" or not len(row))
+            require(fine, f"{name} have shape {row.shape} of {row.dtype}: give one row of integers")
         if len(ids) <= context_length:
             raise ValueError(
                 f"the documents have {len(ids)} tokens, but one window needs "
                 f"{context_length + 1}: take more documents or a shorter context_length"
             )
-        self.ids, self.starts = np.asarray(ids), np.asarray(starts, dtype=np.int64)
-        require(self.ids.ndim == 1, f"ids have shape {self.ids.shape}: give one row")
         fine = len(self.starts) and self.starts.min() >= 0 and self.starts.max() < len(ids)
         require(fine, "starts must be positions in ids: take both from one encode_documents")
         self.context_length, self.batch_size, self.seed = context_length, batch_size, seed
@@ -177,6 +180,10 @@ class MessageBatches:
         return ids, torch.from_numpy(self.labels[chosen].astype(np.int64))
 
 
+def _asked(entry: Entry) -> tuple[str, str]:
+    return entry["instruction"], entry.get("input") or ""
+
+
 class InstructionBatches:
     """batches[step] -> (inputs, targets): `batch_size` exchanges, one to `max_turns` in a row.
 
@@ -199,11 +206,12 @@ class InstructionBatches:
     ) -> None:
         a_list(entries=entries)
         whole(1, batch_size=batch_size, max_turns=max_turns)
-        require(len(entries) > 0, "there are no instructions to learn: give at least one")
         self.entries, self.tokenizer, self.batch_size = list(entries), tokenizer, batch_size
+        require(len(self.entries) > 0, "there are no instructions to learn: give at least one")
         self.context_length, self.max_turns = context_length, max_turns
         self.mask_prompts, self.renaming, self.seed = mask_prompts, renaming, seed
-        self.held_out = {(entry["instruction"], entry.get("input", "")) for entry in held_out}
+        a_list(held_out=held_out)
+        self.held_out = {_asked(entry) for entry in held_out}
         for entry in self.entries:
             tokens = sum(map(len, encode_exchange(entry, tokenizer)))
             require(
@@ -227,7 +235,7 @@ class InstructionBatches:
     def _exchange(self, entry: Entry, rng: random.Random) -> tuple[list[int], list[int]]:
         renamed = rename(entry, rng) if self.renaming else entry
         exchange = encode_exchange(renamed, self.tokenizer)
-        taken = (renamed["instruction"], renamed.get("input", "")) in self.held_out
+        taken = _asked(renamed) in self.held_out
         if taken or sum(map(len, exchange)) > self.context_length:  # new names may be longer
             return encode_exchange(entry, self.tokenizer)
         return exchange

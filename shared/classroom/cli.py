@@ -266,16 +266,23 @@ def chapter(name: str) -> str:
     Also as a shell completes them: "./04_pretraining/", "04_pretraining/books.ipynb".
     """
     path = Path(name.replace("\\", "/"))
-    if path.suffix == ".ipynb":
-        found = [p for p in (path.resolve(), ROOT / path) if p.is_file()]
-        if found and found[0].parent.name in CHAPTERS and found[0].parent.parent == ROOT:
-            return f"{found[0].parent.name}/{path.stem}"
-        raise argparse.ArgumentTypeError(f"no notebook {name!r} in a chapter of the course")
     for known in CHAPTERS:
         number = known.split("_")[0]
-        if path.name in (known, number, number.lstrip("0")):
+        if str(path) in (known, number, number.lstrip("0")):
             return known
-    raise argparse.ArgumentTypeError(f"no chapter {name!r}; there are {', '.join(CHAPTERS)}")
+    for place in (path.resolve(), ROOT / path):
+        if place.parent == ROOT and place.name in CHAPTERS:
+            return place.name
+        notebook = place.with_suffix(".ipynb")
+        if (
+            notebook.parent.name in CHAPTERS
+            and notebook.parent.parent == ROOT
+            and notebook.is_file()
+        ):
+            return f"{notebook.parent.name}/{notebook.stem}"
+    raise argparse.ArgumentTypeError(
+        f"no chapter or notebook {name!r}; the chapters are {', '.join(CHAPTERS)}"
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -344,4 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
         return args.function(args)
     except KeyboardInterrupt:
         print("\nSTOPPED: you pressed Ctrl-C", flush=True)
+        return 1
+    except BrokenPipeError:  # whoever reads has gone, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

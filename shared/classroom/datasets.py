@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -58,7 +60,7 @@ def _read(path: Path) -> str:
             f"{error.start:,}. {remedy}"
         ) from None
     if "\0" in text:  # UTF-16 without its mark, or no text at all
-        raise ValueError(f"{path} is not UTF-8 text: it holds zero bytes. {remedy}")
+        raise ValueError(f"{path} is not UTF-8 text: it holds zero bytes, as UTF-16 does. {remedy}")
     if not text.strip():
         raise ValueError(f"{path} is empty: a text needs at least one character; restore the file")
     return text
@@ -82,15 +84,18 @@ def load_messages(split: str | None = None) -> pd.DataFrame:
     "unlabelled" as well has 3.5 times the labels, and should say so.
     """
     path = DATA / "messages.csv"
-    _read(path)
     try:
-        # keep_default_na: a friend may text "null" or "NA", which pandas would read as missing.
-        # index_col=False: a comma at the end of every line is no column of its own.
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-        )
-    except pd.errors.ParserError as error:
+        header, *rows = csv.reader(io.StringIO(_read(path)), strict=True)
+    except csv.Error as error:
         raise ValueError(f"{path} is not a valid CSV table ({error}): restore the file") from None
+    rows, size = [row for row in rows if row], len(header)
+    for number, row in enumerate(rows, start=1):
+        if any(row[size:]):  # empty ones are the comma that Excel leaves at the end of a line
+            raise ValueError(
+                f"{path} is not a valid CSV table: message {number} has {len(row)} fields, the "
+                f"first line {size}; put a text with a comma between quotation marks"
+            )
+    table = pd.DataFrame([(row + [""] * size)[:size] for row in rows], columns=header, dtype=str)
     for column in ("label", "text", "split"):
         if column not in table:
             raise ValueError(

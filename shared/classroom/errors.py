@@ -37,7 +37,9 @@ def above(limit: float, **numbers: float) -> None:
 def whole(limit: int, **counts: int) -> None:
     """Refuse what is no whole number of at least the limit; the first one is named."""
     for name, count in counts.items():
-        require(isinstance(plain(count), Integral), f"{name} is {count}; it must be a whole number")
+        number = plain(count)
+        fine = isinstance(number, Integral) or (isinstance(number, float) and number.is_integer())
+        require(fine, f"{name} is {count}; it must be a whole number")  # 100.0 is one
         at_least(limit, **{name: count})
 
 
@@ -107,6 +109,8 @@ def unknown_token(token: str, vocab_size: int) -> ValueError:
 def a_list(**values: Iterable) -> None:
     """Refuse one text, or one entry, where a list of them is due: it would be taken apart."""
     for name, value in values.items():
+        if hasattr(value, "columns"):
+            raise TypeError(f"{name} is a table; give one column of it, such as table['text']")
         if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
             kind = {str: "one text", dict: "one entry"}.get(type(value), type(value).__name__)
             raise TypeError(f"{name} is {kind}; give a list, [{name}]")
@@ -120,7 +124,7 @@ def classes(count: int | None = None, **labels: Sequence[int]) -> np.ndarray:
     ((name, values),) = labels.items()
     found = np.asarray(values.tolist() if hasattr(values, "tolist") else list(values))
     fine = found.ndim == 1 and (found.dtype.kind in "iuf" or found.dtype == bool)
-    if not fine or (found < 0).any() or (found != np.floor(found)).any():
+    if not fine or not np.isfinite(found).all() or (found < 0).any() or (found % 1).any():
         raise ValueError(
             f"{name} begin with {found.ravel()[:3].tolist()}; they must be one row of classes, "
             f"whole numbers from 0 (such as 1 for spam, 0 for ham)"

@@ -109,6 +109,17 @@ def _title(ax: Axes, title: str | None) -> None:
     ax.set_title(title or "", parse_math=False)
 
 
+def _known(values: Numbers) -> tuple[np.ndarray, float, str]:
+    """A curve with gaps for what is no number, the height of its end, and a word about it.
+
+    Of a run that exploded one wants to see what came before.
+    """
+    values = np.asarray(values, dtype=float)
+    fine = np.isfinite(values)
+    ending = f", then {values[-1]:.0f}" if len(values) and not fine[-1] else ""
+    return np.where(fine, values, np.nan), float([0, *values[fine]][-1]), ending
+
+
 def _end_labels(ax: Axes, labels: Sequence[tuple[float, str, str]], gap: float = 0.075) -> None:
     """Write (height, text, colour) labels right of the axes, pushed apart so that none overlap."""
     low, high = ax.get_ylim()
@@ -138,16 +149,17 @@ def loss_curves(
     fig, ax = plt.subplots()
     labels = []  # (height, text, colour)
     for name, (steps, losses) in curves.items():
-        losses = np.asarray(losses, dtype=float)
-        known = losses[np.isfinite(losses)]  # of a run that exploded: what came before
-        (line,) = ax.plot(steps, np.where(np.isfinite(losses), losses, np.nan))
-        ending = f", then {losses[-1]:.0f}" if len(losses) and not np.isfinite(losses[-1]) else ""
-        labels.append((known[-1] if len(known) else 0.0, name + ending, line.get_color()))
+        values, height, ending = _known(losses)
+        (line,) = ax.plot(steps, values)
+        labels.append((height, name + ending, line.get_color()))
     for name, level in (levels or {}).items():
+        if not np.isfinite(level):
+            continue
         ax.axhline(level, color=COLOURS["grey"], linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
         labels.append((float(level), f"{name} {level:.2f}", COLOURS["grey"]))
     high = max([ax.get_ylim()[1], *(height for height, _, _ in labels)])
-    ax.set(xlabel="training steps", ylabel=ylabel, ylim=(0, 1.04 * high))
+    ax.set(xlabel="training steps", ylim=(0, 1.04 * high))
+    ax.set_ylabel(ylabel, parse_math=False)
     _title(ax, title)
     ax.margins(x=0)
     _end_labels(ax, labels)
@@ -161,8 +173,9 @@ def recall_curves(
     fig, ax = plt.subplots()
     labels = []
     for kind, values in accuracies.items():
+        values, height, ending = _known(values)
         (line,) = ax.plot(steps, values, marker="o", markersize=3.5, clip_on=False)
-        labels.append((float(values[-1]), f"{kind} {values[-1]:.0%}", line.get_color()))
+        labels.append((height, f"{kind} {height:.0%}{ending}", line.get_color()))
     ax.set(xlabel="training steps", ylabel="recalled", ylim=(0, 1.02))
     _title(ax, title)
     ax.margins(x=0)
@@ -321,7 +334,9 @@ def loss_surface(
         ax.plot(across, up, color=COLOURS["blue"], marker="o", markersize=3, linewidth=1.5)
         for text, i in (("  start", 0), ("  end", -1)):
             ax.text(across[i], up[i], text, color=COLOURS["blue"], weight="bold", va="top")
-    ax.set(xlabel=labels[0], ylabel=labels[1], title=title)
+    ax.set_xlabel(labels[0], parse_math=False)
+    ax.set_ylabel(labels[1], parse_math=False)
+    _title(ax, title)
     fig.colorbar(filled, ax=ax, label="loss")
     return fig, ax
 
@@ -334,7 +349,8 @@ def lr_schedule(lrs: Numbers, title: str | None = None) -> tuple[Figure, Axes]:
     for step in sorted({peak, len(lrs) - 1}):
         ax.plot(step, lrs[step], "o", color=COLOURS["orange"], clip_on=False)
         ax.text(step, lrs[step], f"   {lrs[step]:.1e} at step {step:,}", va="bottom")
-    ax.set(xlabel="step", ylabel="learning rate", ylim=(0, 1.15 * max(lrs)), title=title)
+    ax.set(xlabel="step", ylabel="learning rate", ylim=(0, 1.15 * max(lrs)))
+    _title(ax, title)
     return fig, ax
 
 

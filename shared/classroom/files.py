@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     remove_left_overs(path.parent, path.name)
     # Not tempfile, whose files only their owner may read: a class shares what it downloads.
     owner = f"{os.getpid()}-{threading.get_ident()}@{socket.gethostname()}"
-    temporary = path.with_name(f".{path.name[:100]}.{owner}.part")
+    temporary = path.with_name(f".{_stem(path.name)}.{owner}.part")
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -47,14 +48,20 @@ def remove_left_overs(folder: Path, name: str = "") -> None:
 
     With `name`, only of that file. Files of processes that live, or of other machines, stay.
     """
-    stem = re.escape(name[:100]) or ".+"
+    stem = re.escape(_stem(name)) or ".+"
     for part in folder.glob(".*.part"):
-        found = re.fullmatch(rf"\.{stem}\.(\d+)-\d+(?:@(.*))?\.part", part.name)
+        found = re.fullmatch(rf"\.{stem}\.(\d{{1,9}})-\d+(?:@(.*))?\.part", part.name)
         if found and found[2] in (None, socket.gethostname()):
             import psutil  # comes with Jupyter; hardly ever needed
 
             if not psutil.pid_exists(int(found[1])):
-                part.unlink(missing_ok=True)
+                with suppress(OSError):  # somebody else's, in a folder for all
+                    part.unlink()
+
+
+def _stem(name: str) -> str:
+    """The beginning of a file's name, short enough that more can follow."""
+    return name.encode()[:100].decode(errors="ignore")
 
 
 def must_take_a_file(path: Path) -> None:

@@ -29,7 +29,8 @@ def read_ranks(path: Path) -> dict[bytes, int]:
             f"BPETokenizer.train(text, vocab_size).save(path)"
         )
     ranks: dict[bytes, int] = {}
-    for rank, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()):
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).rstrip().splitlines()
+    for rank, line in enumerate(lines):
         try:
             token, number = line.split()
             token = base64.b64decode(token, validate=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from data.instructions import Entry
 from data.world import explain
 from shared.classroom.datasets import load_instructions
-from shared.classroom.errors import a_list, classes
+from shared.classroom.errors import a_list, classes, require
 
 # built in 05_finetune_classification/spam_classifier.ipynb: naive_bayes, classification_scores,
 #   best_threshold
@@ -29,9 +29,11 @@ def naive_bayes(known: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[
     `known` are (text, class) pairs. A bag of words: order does not count.
     """
     a_list(known=known, texts=texts)
+    known = list(known)
     labels = classes(labels=[label for _, label in known], count=2).tolist()
     known = [(text, label) for (text, _), label in zip(known, labels, strict=True)]
     find, times = re.compile(r"[a-z0-9']+").findall, Counter(labels)
+    require(len(times) == 2, "naive Bayes needs texts of both classes to learn from")
     words = [Counter(find(" ".join(t for t, label in known if label == c).lower())) for c in (0, 1)]
     totals = [count.total() + len(words[0] | words[1]) for count in words]
 
@@ -49,6 +51,7 @@ def classification_scores(guesses: Sequence[int], labels: Sequence[int]) -> dict
     """
     guesses, labels = classes(guesses=guesses).tolist(), classes(labels=labels).tolist()
     pairs = list(zip(guesses, labels, strict=True))
+    require(len(pairs) > 0, "there is nothing to score: give at least one guess")
     caught, filtered, spam = pairs.count((1, 1)), guesses.count(1), labels.count(1)
     return {
         "accuracy": sum(guess == label for guess, label in pairs) / len(pairs),
@@ -63,6 +66,8 @@ def best_threshold(odds: Tensor, classes: Sequence[int]) -> float:
 
     To be chosen on a validation part: training makes a model too sure of itself.
     """
+    odds = torch.as_tensor(odds)
+    require(not odds.isnan().any(), "the odds are no numbers: load the classifier again")
     f1 = {
         threshold: classification_scores((odds > threshold).int().tolist(), classes)["F1"]
         for threshold in torch.linspace(-8, 8, 129).tolist()

@@ -3,45 +3,79 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from shared.classroom.errors import above, at_least, require, steps_of, whole
+from shared.classroom.errors import a_list, above, at_least, plain, require, steps_of, whole
 from shared.classroom.files import must_take_a_file, write_atomically
 
 
 def check_settings(
-    settings: Mapping, batches: object, eval_every: int, report_every: int, save_every: int
+    settings: Mapping,
+    model: nn.Module,
+    batches: object,
+    optimizers: Sequence[torch.optim.Optimizer],
+    **counts: int | None,
 ) -> None:
-    """Refuse settings of a training run that have no meaning; the first one is named."""
+    """Refuse what has no meaning in a training run; the first of it is named."""
     steps_of(batches)
-    whole(0, steps=settings["steps"], warmup=settings["warmup"])
-    whole(0, eval_every=eval_every, report_every=report_every, save_every=save_every)
+    a_list(optimizers=optimizers)
+    theirs = {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
+    fine = not theirs or not theirs.isdisjoint(map(id, model.parameters()))
+    require(fine, "the optimizers hold the parameters of another model: make them for this one")
+    if counts["stop_after"] is None:
+        del counts["stop_after"]
+    whole(0, steps=settings["steps"], warmup=settings["warmup"], **counts)
     whole(1, accumulation=settings["accumulation"])
-    if settings["shares"]:
-        count, accumulation = len(settings["shares"]), settings["accumulation"]
+    if shares := settings["shares"]:
+        count, accumulation = len(shares), settings["accumulation"]
         require(count == accumulation, f"{count} shares for {accumulation} batches: one for each")
-        at_least(0, **{"the smallest share": min(settings["shares"])})
+        fine = min(shares) >= 0 and 0 < sum(shares) < math.inf
+        require(fine, f"shares are {shares}; none may be below 0, and one must be above")
     above(0, clip=settings["clip"])  # math.inf never clips
-    at_least(0, **{name: settings[name] for name in ("max_lr", "min_lr", "weight_decay")})
+    for name in ("max_lr", "min_lr", "weight_decay"):
+        at_least(0, **{name: settings[name]})
+        require(settings[name] < math.inf, f"{name} is {settings[name]}; it must be finite")
 
 
 def identity(
     model: nn.Module, batches, loss: Callable, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, object]:
-    """What a run is made of, besides its numbers: in a few words each, to notice another one."""
-    digest = hashlib.sha256()
-    for tensor in batches[0]:
-        digest.update(f"{tuple(tensor.shape)} {tensor.tolist()}".encode())
+    """What a run is made of, besides its numbers: in a few words each, to notice another one.
+
+    Data are known by the first batch, where that is always the same.
+    """
+    with torch.random.fork_rng(devices=[]):
+        first, again = (
+            hashlib.sha256("".join(f"{t.shape} {t.tolist()}" for t in batches[0]).encode())
+            for _ in range(2)
+        )
+    config = getattr(model, "config", None)
     return {
-        "model": f"{type(model).__name__} {getattr(model, 'config', '')}",
-        "loss_function": getattr(loss, "__qualname__", type(loss).__name__),
-        "optimizers": [type(optimizer).__name__ for optimizer in optimizers],
-        "data": digest.hexdigest()[:16],  # of the first batch
+        "model": [type(model).__name__, asdict(config) if is_dataclass(config) else None],
+        "loss_function": described(loss),
+        "optimizers": [
+            [type(each).__name__, {k: v for k, v in each.defaults.items() if type(v) in PLAIN}]
+            for each in optimizers
+        ],
+        "data": first.hexdigest()[:16] if first.digest() == again.digest() else "drawn at random",
     }
+
+
+PLAIN = (int, float, bool, str, tuple, type(None))
+
+
+def described(function: Callable) -> str:
+    """The name of a function, with the arguments that a partial has fixed."""
+    if isinstance(function, partial):
+        return f"{described(function.func)} {function.args} {function.keywords}"
+    return getattr(function, "__qualname__", type(function).__name__)
 
 
 def save_state(path: Path, settings: Mapping, state: Mapping) -> None:
@@ -50,6 +84,10 @@ def save_state(path: Path, settings: Mapping, state: Mapping) -> None:
     Raises OSError when it cannot be written; an older state then stays as it was.
     """
     state = {"settings": dict(settings), "torch_rng": torch.get_rng_state(), **state}
+    # NumPy's numbers would be refused when the file is read.
+    state["settings"] = {name: plain(value) for name, value in settings.items()}
+    rows = state.get("history", ())
+    state["history"] = [{name: plain(value) for name, value in row.items()} for row in rows]
     try:
         write_atomically(path, lambda file: torch.save(state, file))
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch.save
@@ -96,10 +134,12 @@ def restore(
     """
     if not path:
         return []
-    must_take_a_file(Path(path))
-    if not Path(path).exists():
+    if not Path(path).is_file():
+        must_take_a_file(Path(path))
         return []
     state = load_state(path, settings)
+    if len(state["history"]) < settings["steps"]:
+        must_take_a_file(Path(path))
     for name, part in parts.items():
         if state[name]:  # a scaler that was switched off has none
             part.load_state_dict(state[name])

@@ -82,6 +82,7 @@ class TaleTest:
     def __init__(self, tales: Sequence[str], tokenizer, batch_size: int = 16) -> None:
         a_list(tales=tales)
         whole(1, batch_size=batch_size)
+        tales = list(tales)
         if not tales:
             raise ValueError("there are no tales to test with: give at least one")
         # Tales of similar length share a batch, so little is computed for padding.

@@ -154,7 +154,7 @@ def tokenizer_figure(tokenizers: Mapping[str, Any], text: str) -> tuple[Figure, 
     for ax, (name, tokens) in zip(grid[:, 0], rows.items(), strict=True):
         ax.set(xlim=(0, 100), ylim=(0, 1))
         ax.axis("off")
-        ax.set_title(f"{name}: {_count(tokens, text)}", size=10, pad=2)
+        ax.set_title(f"{name}: {_count(tokens, text)}", size=10, pad=2, parse_math=False)
         at = 0.0
         for (token, id), tint in zip(tokens, cycle(TINTS), strict=False):
             width = 1.15 * max(len(token), 0.8 * len(str(id))) + 1.2  # in hundredths of the figure
@@ -275,7 +275,8 @@ class SamplingExplorer(Explorer):
     def _new_prompt(self, change: object = None) -> None:
         try:
             self.ids, self.logits = _read(self.model, self.tokenizer, self.prompt.value)
-        except ValueError as error:  # an empty prompt, an unknown character, too long a prompt
+        # An empty prompt, an unknown character, too long a prompt; a model that went wrong.
+        except (ValueError, FloatingPointError) as error:
             self.logits, self.bars.value = None, f"<i>{escape(str(error))}</i>"
         self.text.value = ""
         self._new_bars()
@@ -429,7 +430,7 @@ class ChatBox(Explorer):
                     break
             if not answer:
                 self.transcript.value = f"{shown}<i>(no answer)</i></p>"
-        except ValueError as error:
+        except (ValueError, FloatingPointError) as error:
             self.transcript.value = f"{before}<p><i>{escape(str(error))}</i></p>"
         finally:
             pieces.close()  # the chat puts its end mark now

@@ -49,10 +49,11 @@ def test_a_single_notebook_may_be_named(course: Path, monkeypatch, capsys) -> No
         assert door.chapter(name) == "02_attention/extra"
     found = door.find_notebooks(["02_attention/extra", "02_attention/exercises"])
     assert [path.stem for path in found] == ["exercises", "extra"]
-    for name in ("02_attention/missing.ipynb", "tests/x.ipynb"):
+    assert door.chapter(".") == "02_attention" and door.chapter("extra") == "02_attention/extra"
+    for name in ("02_attention/missing.ipynb", "tests/x.ipynb", "/etc/04", "missing/04"):
         with pytest.raises(SystemExit):
             door.main(["run", name])
-        assert f"no notebook {name!r}" in capsys.readouterr().err
+        assert f"no chapter or notebook {name!r}" in capsys.readouterr().err
 
 
 def test_an_unknown_chapter_lists_the_known_ones(capsys) -> None:
