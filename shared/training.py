@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from shared.classroom.errors import require, steps_of, whole
 from shared.classroom.machine import evaluating, pick_device
+from shared.classroom.reports import check_finite, due, progress
 from shared.classroom.state import (
     check_settings,
     identity,
@@ -29,7 +30,7 @@ from shared.optim import learning_rate, make_optimizer, optimizer_step, set_rate
 from shared.texts import IGNORED
 
 # built in 04_pretraining/pretraining.ipynb: half_precision, next_token_loss, count_targets,
-#   evaluate_loss, train, due, check_finite, progress
+#   evaluate_loss, train
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, each (batch, tokens) int64
 
@@ -172,27 +173,3 @@ def train(
     finally:
         set_rates(optimizers, own_rates, 1.0)  # they may be used again
     return history
-
-
-def due(step: int, every: int) -> bool:
-    """Does something that comes every so many steps (0: never) come after this one?"""
-    return every > 0 and (step + 1) % every == 0
-
-
-def check_finite(loss: float, step: int, rate: float) -> None:
-    """Stop at once when the loss has become infinite or not a number."""
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss is {loss} at step {step} with learning rate {rate:.2e}: lower max_lr, "
-            f"lengthen the warm-up, or look for empty targets in the data"
-        )
-
-
-def progress(row: Mapping, steps: int, tokens_per_second: float, seconds_per_step: float) -> str:
-    """One line of plain text about a step: where we are, how fast, how long still."""
-    left = (steps - 1 - row["step"]) * seconds_per_step / 60
-    extra = "".join(f"  {k} {v:.3f}" for k, v in row.items() if k not in ("step", "loss", "lr"))
-    return (
-        f"step {row['step'] + 1:>5}/{steps}  loss {row['loss']:.3f}{extra}  "
-        f"lr {row['lr']:.1e}  {tokens_per_second:,.0f} tokens/s  {left:.1f} min left"
-    )

@@ -423,7 +423,7 @@ def test_a_table_is_no_list_of_texts() -> None:
 
 def test_what_is_held_out_stays_out_also_without_input(monkeypatch) -> None:
     ours, held = (ENTRY | {"instruction": f"Who is {n}?", "input": None} for n in ("Pip", "Mia"))
-    monkeypatch.setattr("shared.classroom.batches.rename", lambda entry, rng: held)
+    monkeypatch.setattr("shared.classroom.batches.rename", lambda entry, rng: held | {"input": ""})
     learned = InstructionBatches([ours], TOKENIZER, 1, 64, held_out=[held])[0][0]
     assert "Pip" in TOKENIZER.decode(learned[0])
     for odd in ({"input": math.nan}, {"input": 5}, {"output": None}):

@@ -1,0 +1,32 @@
+"""What a training run says about itself: when, how far it is, and that it went wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+# built in 04_pretraining/pretraining.ipynb: due, check_finite, progress
+
+
+def due(step: int, every: int) -> bool:
+    """Does something that comes every so many steps (0: never) come after this one?"""
+    return every > 0 and (step + 1) % every == 0
+
+
+def check_finite(loss: float, step: int, rate: float) -> None:
+    """Stop at once when the loss has become infinite or not a number."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss} at step {step} with learning rate {rate:.2e}: lower max_lr, "
+            f"lengthen the warm-up, or look for empty targets in the data"
+        )
+
+
+def progress(row: Mapping, steps: int, tokens_per_second: float, seconds_per_step: float) -> str:
+    """One line of plain text about a step: where we are, how fast, how long still."""
+    left = (steps - 1 - row["step"]) * seconds_per_step / 60
+    extra = "".join(f"  {k} {v:.3f}" for k, v in row.items() if k not in ("step", "loss", "lr"))
+    return (
+        f"step {row['step'] + 1:>5}/{steps}  loss {row['loss']:.3f}{extra}  "
+        f"lr {row['lr']:.1e}  {tokens_per_second:,.0f} tokens/s  {left:.1f} min left"
+    )
