@@ -252,7 +252,7 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> list[dict[str, f
     if processes.rank == 0:
         remove_left_overs(args.out)
     say = print if processes.rank == 0 else lambda line: None
-    history = restore(state_file, settings, stateful, say)
+    history = restore(state_file, settings, stateful, say=say)
     if processes.mean(torch.tensor(float(len(history)), device=device)) != len(history):
         raise ValueError(
             f"{args.out} holds another state on another machine: --out must be a folder that all "

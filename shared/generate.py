@@ -39,7 +39,7 @@ def next_token_probs(
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, favourite, 1.0)
     # No score above 0, so that none becomes infinite when the temperature is tiny.
-    scores = (logits - highest).float() / max(temperature, torch.finfo(torch.float).tiny)
+    scores = (logits.float() - highest.float()) / max(temperature, torch.finfo(torch.float).tiny)
     ordered, order = scores.softmax(-1).sort(dim=-1, descending=True, stable=True)
     if top_k is not None:
         ordered[..., top_k:] = 0

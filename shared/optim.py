@@ -104,9 +104,10 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "decay": weight_decay})
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(parameters, defaults)
         for group in self.param_groups:
-            at_least(0, lr=group["lr"], momentum=group["momentum"], weight_decay=group["decay"])
+            at_least(0, **{name: group[name] for name in defaults})
             require(group["momentum"] < 1, f"momentum is {momentum}; it must lie below 1")
             for p in group["params"]:
                 message = f"Muon is for matrices, not for shape {tuple(p.shape)}: give it to AdamW"
@@ -124,7 +125,7 @@ class Muon(torch.optim.Optimizer):
                 steps = orthogonalize(torch.stack([self._momentum(p, group) for p in parameters]))
                 scale = group["lr"] * max(1, rows / columns) ** 0.5
                 for p, step in zip(parameters, steps, strict=True):
-                    p.mul_(1 - group["lr"] * group["decay"]).sub_(scale * step)
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(scale * step)
 
     def _momentum(self, p: nn.Parameter, group: dict) -> Tensor:
         """Nesterov's: the mean of past gradients, looked at one step ahead."""

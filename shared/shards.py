@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared.classroom.errors import a_list, require, whole
+from shared.classroom.errors import a_list, at_least, require, whole
 from shared.classroom.files import must_take_a_file, remove_left_overs, write_atomically
 from shared.tokenizers import END_OF_TEXT
 
@@ -85,6 +85,9 @@ def _unix(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The same bytes with line ends as Unix writes them."""
     held = b""
     for chunk in chunks:
+        if not held and b"\r" not in chunk:
+            yield chunk
+            continue
         data = held + chunk
         held = b"\r" if data.endswith(b"\r") else b""  # its \n may begin the next chunk
         yield data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -114,13 +117,14 @@ class Documents:
             raise FileNotFoundError(f"there is no file {missing[0]}: check the path")
         if not separator:
             raise ValueError(f"{separator=} must not be empty: give what stands between documents")
-        separator = separator.replace("\r\n", "\n")  # as in what is read
+        separator = separator.replace("\r\n", "\n").replace("\r", "\n")  # as in what is read
         self.separator, self.field, self.replaced = separator, field, 0
 
     def __iter__(self) -> Iterator[str]:
         self.replaced = 0
         for path in self.paths:
-            name = path.resolve().name.lower()
+            # The file in a cache may have no ending, and the link to it has one; or the other way.
+            name = (path if path.suffix else path.resolve()).name.lower()
             with (gzip.open if name.endswith(".gz") else open)(path, "rb") as file:
                 if JSON_LINES.search(name):
                     lines = _read(path, lambda file=file: file.readline(LIMIT))
@@ -139,6 +143,7 @@ class Documents:
                 line = b"".join([line, *lines])
             elif len(line) == LIMIT:
                 raise ValueError(f"{path}, line {number} has more than {LIMIT:,} bytes: no JSONL?")
+            before = self.replaced
             try:
                 found = json.loads(self._decoded(line))
             except (ValueError, RecursionError) as error:
@@ -154,6 +159,7 @@ class Documents:
                         f"name the right field"
                     )
                 text = self._decoded(text.encode("utf-16-le", "surrogatepass"), "utf-16-le")
+                before = self.replaced = min(self.replaced, before + 1)  # a document counts once
                 if text.strip():
                     yield text
 
@@ -327,7 +333,7 @@ def write_shards(
     if tokenizer.n_vocab > 2**16:
         raise ValueError(f"{tokenizer.n_vocab:,} tokens: ids of 16 bits reach to 65,536")
     a_list(documents=documents)
-    whole(1, shard_tokens=shard_tokens)
+    at_least(1, shard_tokens=shard_tokens)
     whole(2, val_every=val_every)
     made_with = {
         "tokenizer": {

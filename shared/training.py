@@ -21,10 +21,10 @@ from shared.classroom.machine import evaluating, pick_device
 from shared.classroom.reports import check_finite, due, progress
 from shared.classroom.state import (
     check_settings,
-    identity,
     load_state,  # noqa: F401 (for users)
     restore,
     save_state,
+    watched,
 )
 from shared.optim import learning_rate, make_optimizer, optimizer_step, set_rates
 from shared.texts import IGNORED
@@ -123,21 +123,21 @@ def train(
     optimizers = optimizers or [make_optimizer(model, weight_decay, betas)]
     half = half_precision(device)
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
-    settings = {"steps": steps, "max_lr": max_lr, "min_lr": min_lr, "warmup": warmup,
-                "weight_decay": weight_decay, "betas": tuple(betas), "clip": clip,
-                "accumulation": accumulation,
+    settings = {"steps": steps, "max_lr": max_lr, "min_lr": min_lr, "warmup": warmup, "clip": clip,
+                "weight_decay": weight_decay, "betas": betas, "accumulation": accumulation,
                 "shares": None if shares is None else list(shares)}  # fmt: skip
     check_settings(settings, model, batches, optimizers, eval_every=eval_every,
                    report_every=report_every, save_every=save_every,
                    stop_after=stop_after)  # fmt: skip
     own_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    model.train().zero_grad()  # a run that was cut off may have left slopes behind
+    model.train()
+    model.zero_grad()  # a run that was cut off may have left slopes behind
     if checkpoint:
-        settings |= identity(model, batches, loss_function, optimizers)
+        batches = watched(settings, model, batches, loss_function, optimizers)
     parts = {"model": model, "scaler": scaler}
     parts |= {f"optimizer {number}": each for number, each in enumerate(optimizers)}
     history = [] if history is None else history
-    history[:] = restore(checkpoint, settings, parts)
+    history[:] = restore(checkpoint, settings, parts, batches)
     seconds, tokens, first = 0.0, 0, len(history)
     try:
         for step in range(first, steps if stop_after is None else min(steps, stop_after)):

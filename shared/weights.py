@@ -37,6 +37,7 @@ def save_checkpoint(path: Path, model: nn.Module, **notes: object) -> None:
     """
     while inner := getattr(model, "_orig_mod", getattr(model, "module", None)):
         model = inner
+    require("classifier" not in notes or hasattr(model, "label_head"), "classifier is no free note")
     if hasattr(model, "label_head"):
         labels = model.label_head.out_features
         notes["classifier"] = {"labels": labels, "pooling": model.pooling}

@@ -128,6 +128,7 @@ class DocumentBatches:
             )
         fine = len(self.starts) and self.starts.min() >= 0 and self.starts.max() < len(ids)
         require(fine, "starts must be positions in ids: take both from one encode_documents")
+        self.starts = self.starts.astype(np.int64)
         self.context_length, self.batch_size, self.seed = context_length, batch_size, seed
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:

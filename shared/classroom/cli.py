@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -63,11 +64,12 @@ def run(args: argparse.Namespace) -> int:
         name, began = str(path.relative_to(ROOT)), time.monotonic()
         # Each page lies at the depth where its relative links hold.
         page = f"{path.parent.name}_{path.stem}" if path.stem in EXERCISES else path.stem
-        print(f"\n[{number}/{len(notebooks)}] {name}", flush=True)
         try:
+            print(f"\n[{number}/{len(notebooks)}] {name}", flush=True)
             store = releasing and not args.long  # a long run records itself in a JSON file
             state, result = execute(path, build / f"{page}.html", args.long, store)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
             state, result = "STOPPED", "you pressed Ctrl-C"
         took = time.monotonic() - began
         seconds, failed = seconds + took, failed or state in ("FAILED", "STOPPED")

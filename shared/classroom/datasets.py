@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from shared.classroom.errors import one_of
+from shared.classroom.errors import all_different, one_of
 from shared.classroom.fetch import CATALOGUE, fetch
 from shared.classroom.files import DATA
 
@@ -84,11 +84,15 @@ def load_messages(split: str | None = None) -> pd.DataFrame:
     "unlabelled" as well has 3.5 times the labels, and should say so.
     """
     path = DATA / "messages.csv"
+    csv.field_size_limit(2**27)
     try:
-        header, *rows = csv.reader(io.StringIO(_read(path)), strict=True)
+        header, *rows = filter(None, csv.reader(io.StringIO(_read(path)), strict=True))
     except csv.Error as error:
         raise ValueError(f"{path} is not a valid CSV table ({error}): restore the file") from None
-    rows, size = [row for row in rows if row], len(header)
+    while header[-1] == "":
+        header.pop()
+    all_different(columns=header)
+    size = len(header)
     for number, row in enumerate(rows, start=1):
         if any(row[size:]):  # empty ones are the comma that Excel leaves at the end of a line
             raise ValueError(

@@ -37,10 +37,15 @@ def above(limit: float, **numbers: float) -> None:
 def whole(limit: int, **counts: int) -> None:
     """Refuse what is no whole number of at least the limit; the first one is named."""
     for name, count in counts.items():
-        number = plain(count)
-        fine = isinstance(number, Integral) or (isinstance(number, float) and number.is_integer())
-        require(fine, f"{name} is {count}; it must be a whole number")  # 100.0 is one
+        require(isinstance(plain(count), Integral), f"{name} is {count}; it must be a whole number")
         at_least(limit, **{name: count})
+
+
+def no_share(**counts: float) -> None:
+    """Refuse a share of something, such as 0.1, where a count is due; 0 and 100.0 are fine."""
+    for name, count in counts.items():
+        at_least(0, **{name: count})
+        require(not 0 < count < 1, f"{name} is {count}; it must be a whole number, no share")
 
 
 def one_of(choices: Iterable[str], **values: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from shared.classroom.errors import a_list, above, at_least, plain, require, steps_of, whole
+from shared.classroom.errors import a_list, above, at_least, no_share, require, steps_of, whole
 from shared.classroom.files import must_take_a_file, write_atomically
 
 
@@ -29,9 +29,10 @@ def check_settings(
     theirs = {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
     fine = not theirs or not theirs.isdisjoint(map(id, model.parameters()))
     require(fine, "the optimizers hold the parameters of another model: make them for this one")
-    if counts["stop_after"] is None:
-        del counts["stop_after"]
-    whole(0, steps=settings["steps"], warmup=settings["warmup"], **counts)
+    if (stop_after := counts.pop("stop_after")) is not None:
+        whole(0, stop_after=stop_after)
+    whole(0, steps=settings["steps"])
+    no_share(warmup=settings["warmup"], **counts)
     whole(1, accumulation=settings["accumulation"])
     if shares := settings["shares"]:
         count, accumulation = len(shares), settings["accumulation"]
@@ -44,38 +45,65 @@ def check_settings(
         require(settings[name] < math.inf, f"{name} is {settings[name]}; it must be finite")
 
 
-def identity(
-    model: nn.Module, batches, loss: Callable, optimizers: Sequence[torch.optim.Optimizer]
-) -> dict[str, object]:
-    """What a run is made of, besides its numbers: in a few words each, to notice another one.
+class Watched:
+    """Batches, the first of which is noted in a run's settings when the run reads it."""
 
-    Data are known by the first batch, where that is always the same.
-    """
-    with torch.random.fork_rng(devices=[]):
-        first, again = (
-            hashlib.sha256("".join(f"{t.shape} {t.tolist()}" for t in batches[0]).encode())
-            for _ in range(2)
-        )
+    def __init__(self, batches, settings: dict) -> None:
+        self.batches, self.settings = batches, settings
+
+    def __getitem__(self, step: int):
+        batch = self.batches[step]
+        if step == 0:
+            self.settings["data"] = fingerprint(batch)
+        return batch
+
+    def must_be(self, known: str, path: Path) -> None:
+        """Refuse data that begin otherwise than those of the saved run, if they can be compared."""
+        try:
+            with torch.random.fork_rng(devices=[]):
+                first, again = fingerprint(self.batches[0]), fingerprint(self.batches[0])
+        except (LookupError, StopIteration):  # what was read before is not there any more
+            return
+        if first == again != known:  # else they are drawn at random
+            raise ValueError(
+                f"{path} was saved with data={known}, this run has data={first}: use the same "
+                f"data, or remove the file to start afresh"
+            )
+
+
+def fingerprint(batch: Sequence) -> str:
+    """A few letters that tell batches apart."""
+    content = "".join(f"{tuple(part.shape)} {part.tolist()}" for part in batch)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def watched(
+    settings: dict,
+    model: nn.Module,
+    batches,
+    loss: Callable,
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> Watched:
+    """Note in the settings what a run is made of besides its numbers, to notice another one."""
     config = getattr(model, "config", None)
-    return {
-        "model": [type(model).__name__, asdict(config) if is_dataclass(config) else None],
-        "loss_function": described(loss),
-        "optimizers": [
-            [type(each).__name__, {k: v for k, v in each.defaults.items() if type(v) in PLAIN}]
-            for each in optimizers
-        ],
-        "data": first.hexdigest()[:16] if first.digest() == again.digest() else "drawn at random",
-    }
+    settings["model"] = [type(model).__name__, asdict(config) if is_dataclass(config) else None]
+    settings["loss_function"] = loss
+    settings["optimizers"] = [[type(each).__name__, each.defaults] for each in optimizers]
+    return Watched(batches, settings)
 
 
-PLAIN = (int, float, bool, str, tuple, type(None))
-
-
-def described(function: Callable) -> str:
-    """The name of a function, with the arguments that a partial has fixed."""
-    if isinstance(function, partial):
-        return f"{described(function.func)} {function.args} {function.keywords}"
-    return getattr(function, "__qualname__", type(function).__name__)
+def tidy(value: object) -> object:
+    """A value as plain numbers, texts and containers, which can be saved and compared."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, (int, float, str, type(None))):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): tidy(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(tidy(each) for each in value)
+    if isinstance(value, partial):
+        return tidy((value.func, value.args, value.keywords))
+    return getattr(value, "__qualname__", type(value).__name__)
 
 
 def save_state(path: Path, settings: Mapping, state: Mapping) -> None:
@@ -84,10 +112,9 @@ def save_state(path: Path, settings: Mapping, state: Mapping) -> None:
     Raises OSError when it cannot be written; an older state then stays as it was.
     """
     state = {"settings": dict(settings), "torch_rng": torch.get_rng_state(), **state}
-    # NumPy's numbers would be refused when the file is read.
-    state["settings"] = {name: plain(value) for name, value in settings.items()}
-    rows = state.get("history", ())
-    state["history"] = [{name: plain(value) for name, value in row.items()} for row in rows]
+    # NumPy's numbers and functions would be refused when the file is read.
+    rows = [tidy(row) for row in state.get("history", ())]
+    state |= {"settings": tidy(settings), "history": rows}
     try:
         write_atomically(path, lambda file: torch.save(state, file))
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch.save
@@ -115,10 +142,10 @@ def load_state(path: Path, settings: Mapping) -> dict:
             f"{path} is damaged or holds no training state, and was refused: remove it to start "
             f"afresh, or get it again from a source you trust"
         ) from error
-    for name, value in settings.items():
-        if known.get(name) != value:
+    for name, value in tidy(settings).items():
+        if name in known and tidy(known[name]) != value:
             raise ValueError(
-                f"{path} was saved with {name}={known.get(name)}, this run has {name}={value}: "
+                f"{path} was saved with {name}={known[name]}, this run has {name}={value}: "
                 f"use the same settings, or remove the file to start afresh"
             )
     torch.set_rng_state(rng)
@@ -126,7 +153,11 @@ def load_state(path: Path, settings: Mapping) -> dict:
 
 
 def restore(
-    path: Path | None, settings: Mapping, parts: Mapping, say: Callable[[str], None] = print
+    path: Path | None,
+    settings: dict,
+    parts: Mapping,
+    batches: object = None,
+    say: Callable[[str], None] = print,
 ) -> list[dict[str, float]]:
     """Give a run's parts (model, optimizers, …) their saved states, if any; return its history.
 
@@ -138,6 +169,9 @@ def restore(
         must_take_a_file(Path(path))
         return []
     state = load_state(path, settings)
+    if isinstance(batches, Watched) and (known := state["settings"].get("data")):
+        batches.must_be(known, path)
+        settings["data"] = known
     if len(state["history"]) < settings["steps"]:
         must_take_a_file(Path(path))
     for name, part in parts.items():

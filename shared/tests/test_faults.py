@@ -136,6 +136,7 @@ def test_vocabularies_and_mirrors_may_have_windows_line_ends(tmp_path: Path, mon
         ("late.jl", b'\r\n [{"text": "One."}, {"text": "Two.\\nIt goes on."}, {"text": "Three."}]'),
         ("notepad.jsonl.txt", b'{"text":"One."}\n{"text":"Two.\\nIt goes on."}\n{"text":"Three."}'),
         ("old mac.txt", b"One.\r\rTwo.\rIt goes on.\r\rThree."),
+        ("no dots", b"One.\n\nTwo.\nIt goes on.\n\nThree."),
         ("PACKED.TXT.GZ", gzip.compress(b"One.\r\n\r\nTwo.\r\nIt goes on.\r\n\r\nThree.")),
     ],
 )
@@ -249,7 +250,8 @@ def test_rates_never_rise_after_the_warm_up() -> None:
         ({"clip": None}, "clip is None; it must be above 0"),
         ({"accumulation": 0}, "accumulation is 0; it must be at least 1"),
         ({"warmup": -3}, "warmup is -3; it must be at least 0"),
-        ({"warmup": 0.1}, "warmup is 0.1; it must be a whole number"),
+        ({"warmup": 0.1}, "warmup is 0.1; it must be a whole number, no share"),
+        ({"steps": 4.0}, "steps is 4.0; it must be a whole number"),
         ({"max_lr": -1}, "max_lr is -1; it must be at least 0"),
         ({"max_lr": math.nan}, "max_lr is nan; it must be at least 0"),
         ({"steps": None}, "steps is None; it must be a whole number"),
@@ -313,7 +315,7 @@ def test_every_target_counts_alike_in_training_and_evaluation() -> None:
         evaluate_loss(whole, [empty], 1)
 
 
-def other_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def other_loss(logits: torch.Tensor, targets: torch.Tensor, scorer=None) -> torch.Tensor:
     return 2 * next_token_loss(logits, targets)
 
 
@@ -337,6 +339,23 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path, changes: dict, name
         changes["optimizers"] = make(model)
     with pytest.raises(ValueError, match=rf"run\.pt was saved with .*{named}"):
         run(model, checkpoint=path, **changes)
+
+
+def test_a_checkpoint_reads_no_batch_ahead(tmp_path: Path) -> None:
+    class Stream:
+        """Batches that come once, one after the other, and not one too many."""
+
+        def __init__(self) -> None:
+            self.left = iter([batches()[step] for step in range(3)])
+
+        def __getitem__(self, step: int):
+            return next(self.left)
+
+    plain, saving = tiny_model(), tiny_model()
+    history = run(plain, 3, Stream())
+    assert run(saving, 3, Stream(), checkpoint=tmp_path / "run.pt") == history
+    assert equal_weights(plain, saving)
+    assert run(tiny_model(), 3, [], checkpoint=tmp_path / "run.pt") == history  # finished
 
 
 @pytest.mark.parametrize("some", [batches(), Stopped(1, KeyboardInterrupt)], ids=["end", "Ctrl-C"])
@@ -378,8 +397,10 @@ class AtRandom:
         (AtRandom(), {}),
         (batches(), {"evaluate": lambda model: {"accuracy": np.mean([0.0, 1.0])}}),
         (batches(), {"max_lr": np.float64(1e-2), "betas": [0.9, 0.99]}),
+        (batches(), {"accumulation": 2, "shares": np.array([0.5, 0.5])}),
+        (batches(), {"loss_function": partial(other_loss, scorer=object())}),
     ],
-    ids=["drawn at random", "NumPy's results", "NumPy's rates"],
+    ids=["drawn at random", "NumPy's results", "NumPy's rates", "NumPy's shares", "an object"],
 )
 def test_what_can_be_saved_can_be_resumed(tmp_path: Path, some, options: dict) -> None:
     whole, cut, path = tiny_model(), tiny_model(), tmp_path / "run.pt"
@@ -543,6 +564,11 @@ def test_top_k_and_top_p_together_are_those_of_transformers() -> None:
         logits, k, p = torch.randn(2, 30) * 3, int(torch.randint(1, 31, ())), float(torch.rand(()))
         theirs = hub.TopPLogitsWarper(p)(None, hub.TopKLogitsWarper(k)(None, logits))
         torch.testing.assert_close(next_token_probs(logits, 1.0, k, p), theirs.softmax(-1))
+
+
+def test_probabilities_are_computed_in_single_precision() -> None:
+    logits = (torch.randn(2000) * 8).bfloat16()
+    torch.testing.assert_close(next_token_probs(logits, 0.7), (logits.float() / 0.7).softmax(-1))
 
 
 def test_long_runs_of_blanks_never_reach_tiktoken() -> None:
@@ -723,6 +749,13 @@ def ids(*row: int) -> torch.Tensor:
     return torch.tensor([row])
 
 
+class Quiet(GPTModel):
+    """A model that overrides `train`, as one does to keep parts in evaluation mode."""
+
+    def train(self, mode: bool = True) -> None:
+        super().train(mode)
+
+
 ACCEPTED = {
     "a rate of 0": lambda: run(tiny_model(), 1, max_lr=0.0, min_lr=0.0),
     "no warm-up": lambda: run(tiny_model(), 1, warmup=0),
@@ -735,7 +768,11 @@ ACCEPTED = {
     "numbers of NumPy and PyTorch": lambda: run(
         tiny_model(), np.int64(2), warmup=torch.tensor(1), max_lr=np.float32(1e-3)
     ),
-    "whole numbers as floats": lambda: run(tiny_model(), 1, warmup=0.05 * 100, eval_every=2.0),
+    "counts as floats": lambda: run(tiny_model(), 1, warmup=0.05 * 50, eval_every=2.0),
+    "a model whose train() gives nothing": lambda: run(Quiet(CONFIG), 1),
+    "a classifier on the meta device": lambda: Classifier(tiny_model()).to("meta")(
+        torch.ones(2, 3, dtype=torch.long, device="meta")
+    ),
     "a device by name": lambda: run(tiny_model(), 1, device="cpu"),
     "targets that are no ids": lambda: run(
         nn.Linear(2, 1), 1, [(torch.ones(3, 2), torch.full((3, 1), -100.0))],
