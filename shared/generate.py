@@ -57,7 +57,7 @@ def best(logits: Tensor) -> tuple[Tensor, Tensor]:
     Raises FloatingPointError when it is no finite number: nothing can be drawn from such scores.
     """
     highest, token = logits.max(-1, keepdim=True)
-    if not math.isfinite(highest.float().sum()):  # one check for all rows
+    if not math.isfinite(highest.float().sum().item()):  # one check for all rows
         raise FloatingPointError(
             f"the model's best score is {highest.min().item()}: its weights, or what it computes "
             f"in half precision, are no numbers any more. Load it again, or train with a lower "

@@ -14,6 +14,7 @@ import pickle
 import random
 import subprocess
 import sys
+import warnings
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -545,6 +546,8 @@ def test_scores_that_are_no_numbers_are_never_drawn() -> None:
     model = tiny_model().eval()
     with torch.no_grad():
         model.final_norm.bias[0] = math.nan
+    with warnings.catch_warnings(action="error"):  # such as about scores with a gradient
+        next_token_probs(tiny_model()(torch.tensor([[1]]))[0, -1])
     for temperature in (0.0, 0.7):
         with pytest.raises(FloatingPointError, match="best score is nan"):
             generate(model, torch.tensor([[1]]), 3, temperature=temperature)
