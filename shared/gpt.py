@@ -13,15 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.attention import KVCache, MultiHeadAttention
-from shared.classroom.errors import (
-    above,
-    check_id,
-    must_divide,
-    must_fit,
-    one_of,
-    require,
-    whole,
-)
+from shared.classroom.errors import above, check_id, must_divide, must_fit, one_of, require, whole
 
 # built in 03_gpt_architecture/gpt.ipynb: FeedForward, TransformerBlock, GPTModel, check_ids
 

@@ -65,10 +65,15 @@ class Watched:
         except (LookupError, StopIteration):  # what was read before is not there any more
             return
         if first == again != known:  # else they are drawn at random
-            raise ValueError(
-                f"{path} was saved with data={known}, this run has data={first}: use the same "
-                f"data, or remove the file to start afresh"
-            )
+            raise another_run(path, "data", known, first)
+
+
+def another_run(path: Path, name: str, known: object, ours: object) -> ValueError:
+    """The error for a state that belongs to a run made otherwise."""
+    return ValueError(
+        f"{path} was saved with {name}={known}, this run has {name}={ours}: use the same "
+        f"settings, or remove the file to start afresh"
+    )
 
 
 def fingerprint(batch: Sequence) -> str:
@@ -144,10 +149,7 @@ def load_state(path: Path, settings: Mapping) -> dict:
         ) from error
     for name, value in tidy(settings).items():
         if name in known and tidy(known[name]) != value:
-            raise ValueError(
-                f"{path} was saved with {name}={known[name]}, this run has {name}={value}: "
-                f"use the same settings, or remove the file to start afresh"
-            )
+            raise another_run(path, name, known[name], value)
     torch.set_rng_state(rng)
     return state
 
