@@ -30,6 +30,7 @@ from data.instructions import format_prompt, make_instructions  # noqa: E402
 from data.messages import make_messages  # noqa: E402
 from data.world import tell_tales  # noqa: E402
 from shared.classroom.files import write_atomically  # noqa: E402
+from shared.classroom.tales import TaleTest  # noqa: E402
 from shared.tokenizers import BPETokenizer  # noqa: E402
 
 TRAIN_TALES, VAL_TALES, RHYMES = 8000, 600, 5000
@@ -85,10 +86,33 @@ def table(files: dict[str, bytes]) -> str:
     return "\n".join(rows)
 
 
-def with_table(datasheet: str, files: dict[str, bytes]) -> str:
-    """The datasheet with its table brought up to date."""
-    marks = r"(<!-- table: [^>]*-->\n).*?(<!-- end of table -->)"
-    return re.sub(marks, lambda m: f"{m[1]}{table(files)}\n{m[2]}", datasheet, flags=re.DOTALL)
+def mixture_table(files: dict[str, bytes]) -> str:
+    """What pretraining reads, kind by kind, and the two floors under the loss on its tales."""
+    messages = csv.DictReader(io.StringIO(files["messages.csv"].decode()))
+    counts = {name: files[f"{name}.txt"].count(b"\n") for name in ("stories", "rhymes", "facts")}
+    counts["messages"] = sum(m["split"] in ("train", "unlabelled") for m in messages)
+    rows, everything = ["| documents | number | share |", "|---|---|---|"], sum(counts.values())
+    for name, number in counts.items():
+        rows.append(f"| `{name}` | {number:,} | {number / everything:.1%} |")
+    tales = files["stories_val.txt"].decode().splitlines()[:200]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "ranks").write_bytes(files["course.tiktoken"])
+        test = TaleTest(tales, BPETokenizer.load(Path(folder) / "ranks"))
+    reader = test.mixture_floor(counts["stories"] / everything)
+    words = set(re.findall(r"[a-z]+(?:[-'][a-z]+)*", files["stories.txt"].decode().lower()))
+    return "\n".join(rows) + (
+        f"\n\nThe floor of the first 200 validation tales is {test.floor:.4f} nats per token, "
+        f"the ideal reader's {reader:.4f}. The tales are made of {len(words)} words."
+    )
+
+
+def with_tables(datasheet: str, files: dict[str, bytes]) -> str:
+    """The datasheet with its tables brought up to date."""
+    for name, make in {"table": table, "mixture": mixture_table}.items():
+        marks = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end of {name} -->)"
+        text = f"{make(files)}\n"
+        datasheet = re.sub(marks, lambda m, text=text: m[1] + text + m[2], datasheet, flags=re.S)
+    return datasheet
 
 
 def main() -> int:
@@ -99,7 +123,7 @@ def main() -> int:
     files = dict(make_files())
     datasheet = (HERE / "README.md").read_text(encoding="utf-8")
     listed = files | {"tale.txt": (HERE / "tale.txt").read_bytes()}
-    files["README.md"] = with_table(datasheet, listed).encode()
+    files["README.md"] = with_tables(datasheet, listed).encode()
     for name, content in files.items():
         path = HERE / name
         same = path.is_file() and path.read_bytes() == content

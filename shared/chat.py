@@ -1,8 +1,8 @@
 """A conversation: turn after turn in one row of tokens, nothing read twice.
 
 Notable: the keys and values of everything said stay in the KV cache between turns, so a new turn
-costs only its own tokens; when the context is full, the oldest exchange is forgotten. What a person
-types is plain text, whatever marks it contains.
+costs only its own tokens; when the context is full, the oldest exchange is forgotten, in the middle
+of a long answer too. What a person types is plain text, whatever marks it contains.
 """
 
 from __future__ import annotations
@@ -46,22 +46,15 @@ class Chat:
                 f"{limit - self.room - 1} fit: shorten it"
             )
         while 1 + sum(map(len, self.exchanges)) + len(prompt) + self.room > limit:
-            self.exchanges.pop(0)  # the rest moves to other places and must be read anew
-            self.cache = KVCache(self.model, batch_size=1)
-        ids = [end, *(id for exchange in self.exchanges for id in exchange), *prompt]
+            self.forget()
         exchange, answer, shown = list(prompt), [], ""
         self.exchanges.append(exchange)
-        device = next(self.model.parameters()).device
-        row = torch.tensor([ids], device=device)
         try:
-            # One place is kept for the end mark.
-            room = limit - len(ids) - 1
-            new_ids = stream(self.model, row, room, temperature, eos_id=end, cache=self.cache)
-            for new in new_ids:
-                exchange.append(new.item())
-                if new.item() == end:
+            for new in self.write(temperature):
+                exchange.append(new)
+                if new == end:
                     return
-                answer.append(new.item())
+                answer.append(new)
                 said = self.tokenizer.decode(answer)
                 if not said.endswith("\N{REPLACEMENT CHARACTER}"):  # half a character: wait
                     yield said[len(shown) :]
@@ -69,3 +62,21 @@ class Chat:
         finally:
             if exchange[-1] != end:  # stopped, or no room left: the next turn needs the mark
                 exchange.append(end)
+
+    def forget(self) -> None:
+        """Drop the oldest exchange; the rest moves to other places and must be read anew."""
+        self.exchanges.pop(0)
+        self.cache = KVCache(self.model, batch_size=1)
+
+    def write(self, temperature: float) -> Iterator[int]:
+        """Yield new ids after the last exchange; a long answer drives out what was said before."""
+        end, limit = self.tokenizer.eot_id, self.model.config.context_length
+        device = next(self.model.parameters()).device
+        while True:
+            ids = [end, *(id for exchange in self.exchanges for id in exchange)]
+            row, room = torch.tensor([ids], device=device), limit - len(ids) - 1  # 1 for the mark
+            new_ids = stream(self.model, row, room, temperature, eos_id=end, cache=self.cache)
+            yield from (new.item() for new in new_ids)
+            if self.exchanges[-1][-1] == end or len(self.exchanges) == 1:
+                return
+            self.forget()

@@ -1,7 +1,8 @@
 """What the tales let us measure: the floor under the loss, and what a model recalls.
 
 Notable: the grammar knows the exact probability of every tale, so the lowest reachable loss is a
-number, not a hope. Where a tale must repeat a name, an object or a colour, a reader who looks back
+number, not a hope: for a reader told that a tale begins, and for one who has to find that out.
+Where a tale must repeat a name, an object or a colour, a reader who looks back
 is certain and a reader who does not can only guess: that is recall accuracy.
 """
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from data.instructions import Entry
 from data.world import Reading, explain, world
-from shared.classroom.errors import a_list, whole
+from shared.classroom.errors import a_list, require, whole
 from shared.classroom.machine import evaluating
 
 # built in 06_finetune_instructions/instructions.ipynb: rename
@@ -91,6 +92,17 @@ class TaleTest:
         self.tokens = sum(len(tale.ids) - 1 for tale in self.tales)
         nats = -sum(tale.reading.log_prob for tale in self.tales)
         self.floor = nats / self.tokens  # nats per token, the end of the tale included
+
+    def mixture_floor(self, share: float) -> float:
+        """Nats per token of an ideal reader who is not told that a tale begins.
+
+        `share` of the documents that the reader expects are tales, and no document of another kind
+        is ever a tale. Then P(text) = share · P(text | a tale), so a whole tale costs −log share
+        nats more, however they spread over its first tokens. Raises ValueError for a share outside
+        (0, 1].
+        """
+        require(0 < share <= 1, f"share is {share}; it must lie above 0, and at most be 1")
+        return self.floor - math.log(share) * len(self.tales) / self.tokens
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """{"val_loss": nats per token, kind: share of its mentions recalled, …}.

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 FEWER = {
     "bigram": {"steps=600": "steps=20", "range(600)": "range(20)"},
     "pretraining": {
-        "(1800, 500)": "(18, 6)",
+        "(1800, 300)": "(18, 6)",
         "val_tales[:200]": "val_tales[:20]",
         "val_tales[200:260]": "val_tales[:20]",
     },
@@ -141,7 +141,7 @@ def kernel(course: Path) -> Iterator[Kernel]:
 def test_a_stopped_training_goes_on_and_a_finished_one_starts_afresh(
     course: Path, kernel: Kernel
 ) -> None:
-    fewer = FEWER["pretraining"] | {"(1800, 500)": "(90, 30)"}  # a report every 5 steps
+    fewer = FEWER["pretraining"] | {"(1800, 300)": "(90, 30)"}  # a report every 5 steps
     cells = sources(course, "04_pretraining/pretraining.ipynb", fewer)
     (long,) = (number for number, cell in enumerate(cells) if "train(model, plan, STEPS" in cell)
     for cell in cells[:long]:

@@ -41,7 +41,27 @@ def test_a_second_turn_says_what_reading_everything_anew_would(model: GPTModel) 
             assert TOKENIZER.decode(anew[ids.shape[1] :]).startswith("".join(pieces))
         else:
             new = [id for id in anew[ids.shape[1] :] if id != END]
-            assert said == TOKENIZER.decode(new).rstrip("\N{REPLACEMENT CHARACTER}")
+            # What follows is said after the first exchange was forgotten.
+            assert said.startswith(TOKENIZER.decode(new).rstrip("\N{REPLACEMENT CHARACTER}"))
+
+
+def test_a_long_answer_drives_out_what_was_said_before(model: GPTModel) -> None:
+    with torch.no_grad():
+        model.head.weight[END] = -100 * model.head.weight.mean(dim=0)  # hardly ever the likeliest
+    chat = Chat(model, TOKENIZER, room=12)
+    answer = chat.say("One.")
+    next(answer)
+    answer.close()
+    for _ in chat.say("Two."):
+        if len(chat.exchanges) == 1:
+            break
+    assert len(chat.exchanges) == 1
+    prompt = TOKENIZER.encode("### Instruction:\nTwo.\n\n### Response:\n")
+    assert chat.exchanges[0][: len(prompt)] == prompt
+    *before, last, _ = chat.exchanges[0]  # said after reading anew; the mark was put there
+    ids = torch.tensor([[END, *before]])
+    anew = generate(model, ids, 1, temperature=0, use_cache=False)[0, -1].item()
+    assert last == anew
 
 
 def test_every_token_is_read_once(model: GPTModel) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from data.facts import FACTS, OPPOSITES
 from data.instructions import MADE, format_prompt
-from data.make import RHYMES, TRAIN_TALES, VAL_TALES, VOCAB_SIZE, make_files
+from data.make import RHYMES, TRAIN_TALES, VAL_TALES, VOCAB_SIZE, make_files, with_tables
 from data.messages import make_messages
 from shared.classroom.datasets import load_instructions, load_messages, load_tales, load_text
 from shared.classroom.files import DATA
@@ -69,6 +69,12 @@ def test_the_datasheet_has_the_right_hashes():
     assert set(listed) >= {*NAMES, "tale.txt"}
     for name, sha256 in listed.items():
         assert hashlib.sha256((DATA / name).read_bytes()).hexdigest() == sha256, name
+
+
+def test_the_datasheet_has_the_tables_that_the_files_give(made):
+    sheet = (DATA / "README.md").read_text(encoding="utf-8")
+    files = {name: content for name, (content, _) in made.items()}
+    assert with_tables(sheet, files | {"tale.txt": (DATA / "tale.txt").read_bytes()}) == sheet
 
 
 # ----------------------------------------------------------------------------------------- tales

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from data.world import entropy_floor, explain, tell_tales
-from shared.classroom.datasets import load_tales
+from shared.classroom.datasets import load_tales, load_text
 from shared.classroom.tales import MarkedTale, TaleTest, floor_nats, mark
 from shared.gpt import GPTConfig, GPTModel
 from shared.tokenizers import BPETokenizer, course_tokenizer
@@ -145,6 +145,38 @@ def test_what_must_be_recalled_costs_nothing(test_set: TaleTest) -> None:
             assert nats[list(positions)].sum() < 0.002, kind
     # while where a tale begins, nobody can know who it is about
     assert all(floor_nats(tale)[:3].sum() > 1 for tale in test_set.tales)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
+def test_the_costs_of_finding_out_add_up_to_the_mixture_floor(
+    tales: list[str], tokenizer: BPETokenizer, share: float
+) -> None:
+    """A reader who expects tales, and rhymes: M = share · P(tale) + (1 − share) · P(rhyme)."""
+    rhymes, costs, few = load_text("rhymes.txt").splitlines(), [], tales[:4]
+    for marked in (mark(tale, tokenizer) for tale in few):
+        tale = text_of(marked, tokenizer)
+        log_mass = marked.reading.log_mass()
+        begun = [tale[:end] for end in marked.ends]
+        rhyming = [sum(rhyme.startswith(text) for rhyme in rhymes) / len(rhymes) for text in begun]
+        rhyming.append(rhymes.count(tale) / len(rhymes))  # that it is over is read, too
+        telling = [math.exp(log_mass[end]) for end in (*marked.ends, -1)]
+        read = [share * p + (1 - share) * q for p, q in zip(telling, rhyming, strict=True)]
+        assert read[0] == pytest.approx(1) and rhyming[0] == 1
+        nats = [math.log(before / after) for before, after in zip(read, read[1:], strict=False)]
+        assert len(nats) == len(marked.ids) - 1 and min(nats) > -1e-9
+        costs += nats
+        found_out = sum(nats[:20]) - floor_nats(marked)[:20].sum().item()
+        assert found_out == pytest.approx(-math.log(share), abs=1e-4)  # soon, and once for all
+    test_set = TaleTest(few, tokenizer)
+    assert sum(costs) / len(costs) == pytest.approx(test_set.mixture_floor(share))
+
+
+def test_where_all_are_tales_there_is_nothing_to_find_out(test_set: TaleTest) -> None:
+    assert test_set.mixture_floor(1) == test_set.floor
+    assert test_set.mixture_floor(0.9) < test_set.mixture_floor(0.3)
+    for share in (0, -0.5, 1.5, math.nan):
+        with pytest.raises(ValueError, match=f"share is {share}; it must lie above 0"):
+            test_set.mixture_floor(share)
 
 
 # -- models put to the test -------------------------------------------------------------------
