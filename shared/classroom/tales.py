@@ -2,8 +2,8 @@
 
 Notable: the grammar knows the exact probability of every tale, so the lowest reachable loss is a
 number, not a hope: for a reader told that a tale begins, and for one who has to find that out.
-Where a tale must repeat a name, an object or a colour, a reader who looks back
-is certain and a reader who does not can only guess: that is recall accuracy.
+Where a tale must repeat a name, an object or a colour, a reader who looks back is certain and a
+reader who does not can only guess: that is recall accuracy.
 """
 
 from __future__ import annotations
