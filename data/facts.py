@@ -1,15 +1,18 @@
 """What every child in the valley knows, as tables, and the lessons that say it in plain sentences.
 
-Pretraining reads the lessons (`facts.txt`); instruction tuning later asks about the same facts in
-another form, and about some that no instruction ever showed (`instructions.py`).
+Pretraining reads the lessons (`facts.txt`), which *state* every fact. Questions with their answers
+stand there only for the facts that instruction tuning may ask about too (`fact_splits`): what the
+test asks, nothing that a model read has ever answered.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 
+from data.sheets import sheet
 from data.world import world
 
 
@@ -37,16 +40,17 @@ def capital(words: str) -> str:
 
 @dataclass(frozen=True)
 class FactKind:
-    """A table of facts, the statements that say one, and the questions that ask for it.
+    """A table of facts, the statements that say one, and what a lesson about one is headed with.
 
     {x} is the thing asked about, {y} the answer, {a_x} and {a_y} the same with an article.
-    The first statement is the answer that instruction tuning expects.
+    The first statement is the answer that instruction tuning expects. How one asks for a fact stands
+    in `wordings.txt`.
     """
 
     name: str
     pairs: dict[str, str]
     statements: tuple[str, ...]
-    questions: tuple[str, ...]
+    topic: str
 
     def say(self, template: str, x: str) -> str:
         """A template about `x`, with a capital letter at its start."""
@@ -173,73 +177,88 @@ furniture: chair, table, stool, bench, bed, cupboard, desk, sofa, wardrobe
 FACTS = (
     FactKind("opposite", OPPOSITES,
              ("the opposite of {x} is {y}.", "{x} is the opposite of {y}.",
-              "{x} and {y} are opposites."),
-             ("what is the opposite of {x}?", "give the opposite of {x}.",
-              "which word means the contrary of {x}?")),
+              "{x} and {y} are opposites."), "the opposite of {x}"),
     FactKind("plural", PLURALS,
              ("the plural of {x} is {y}.", "one {x}, two {y}.",
-              "here is one {x}, and there are many {y}."),
-             ("what is the plural of {x}?", "give the plural of {x}.",
-              "what do you call more than one {x}?")),
+              "here is one {x}, and there are many {y}."), "the plural of {x}"),
     FactKind("past_tense", PASTS,
              ("the past tense of {x} is {y}.", "today they {x}, yesterday they {y}.",
-              "now we {x}, and long ago we {y}."),
-             ("what is the past tense of {x}?", "put the verb {x} into the past tense.",
-              "today I {x}. What did I do yesterday?")),
+              "now we {x}, and long ago we {y}."), "the past tense of {x}"),
     FactKind("sound", SOUNDS,
              ("{a_x} says {y}.", "the {x} says {y}.", "if it says {y}, it is {a_x}."),
-             ("what does {a_x} say?", "which sound does {a_x} make?",
-              "tell me what the {x} says.")),
+             "the sound of {a_x}"),
     FactKind("young", YOUNG,
              ("a young {x} is called {a_y}.", "{a_y} is a young {x}.",
-              "{a_y} grows up to be {a_x}."),
-             ("what is a young {x} called?", "what do you call a young {x}?",
-              "what is the child of {a_x}?")),
+              "{a_y} grows up to be {a_x}."), "the name of a young {x}"),
     FactKind("home", HOMES,
              ("{a_x} lives in {a_y}.", "the home of the {x} is the {y}.",
-              "in the {y} lives the {x}."),
-             ("where does {a_x} live?", "what is the home of {a_x}?",
-              "in what kind of place does {a_x} live?")),
+              "in the {y} lives the {x}."), "the home of {a_x}"),
     FactKind("kept", KEPT,
              ("look for the {x} {y}.", "the {x}? Look {y}.", "{y} you will find the {x}."),
-             ("where do I find the {x}?", "where should I look for the {x}?",
-              "tell me the place of the {x}.")),
+             "the place of the {x}"),
     FactKind("job", JOBS,
              ("it is the {x} who has to {y}.", "to {y} is the work of the {x}.",
-              "ask the {x} to {y}."),
-             ("what does the {x} have to do?", "what is the work of the {x}?",
-              "name the task of the {x}.")),
+              "ask the {x} to {y}."), "the work of the {x}"),
     FactKind("colour", COLOURS,
              ("the colour of {x} is {y}.", "{x} is {y}.", "{y} is the colour of {x}."),
-             ("what colour is {x}?", "name the colour of {x}.", "which colour does {x} have?")),
+             "the colour of {x}"),
     FactKind("category", CATEGORIES,
              ("{a_x} is a kind of {y}.", "among the kinds of {y} there is the {x}.",
-              "the {x} belongs to the group {y}."),
-             ("what kind of thing is {a_x}?", "to which group does the {x} belong?",
-              "what is {a_x}?")),
+              "the {x} belongs to the group {y}."), "the group of {a_x}"),
+)  # fmt: skip
+
+# A lesson may name what it is about before it says it: so a reader learns to take up a word again.
+HEADINGS = (
+    "The lesson is about {topic}. {said}", "On the board stands {topic}. {said}",
+    "Do not forget {topic}. {said}", "Here comes {topic}: {said}",
 )  # fmt: skip
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
            "eleven", "twelve")  # fmt: skip
 
-REPEATS = 4  # how often each statement, and each question with its answer, is said in the lessons
+SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+STATED, HEADED, ASKED = 3, 6, 4  # how often a fact is said: each statement; under a heading; asked
 PER_LESSON = 8
+
+
+@cache
+def fact_splits() -> dict[tuple[str, str], str]:
+    """(name of the kind, x) → train, val or test: where instructions may ask about x.
+
+    A pair of opposites shares its split: "hot" in training would tell "cold" in the test.
+    """
+    rng, splits = random.Random(9), {}
+    for kind in FACTS:
+        first = {x: min(x, y) if kind.pairs.get(y) == x else x for x, y in kind.pairs.items()}
+        items = sorted(set(first.values()))
+        items = rng.sample(items, len(items))
+        train, val = round(len(items) * SHARES["train"]), round(len(items) * SHARES["val"])
+        names = ["train"] * train + ["val"] * val + ["test"] * (len(items) - train - val)
+        dealt = dict(zip(items, names, strict=True))
+        splits |= {(kind.name, x): dealt[first[x]] for x in kind.pairs}
+    return splits
 
 
 def make_lessons(seed: int) -> list[str]:
     """Lessons of eight sentences each, in which every fact, and the order of the numbers, is said
-    in several ways."""
+    in several ways; facts that the test asks are only stated."""
     rng, sentences = random.Random(seed), []
     for kind in FACTS:
+        wordings = sheet("wordings.txt")[kind.name].known
         for x in kind.pairs:
             answer = kind.say(kind.statements[0], x)
-            said = [kind.say(statement, x) for statement in kind.statements]
-            asked = [f"{kind.say(question, x)} {answer}" for question in kind.questions[:1]]
-            sentences += (said + asked) * REPEATS
+            sentences += [kind.say(statement, x) for statement in kind.statements] * STATED
+            for number in range(HEADED):
+                topic = kind.topic.format(x=x, a_x=a(x))
+                said = answer[0].lower() + answer[1:] if number % 4 == 3 else answer
+                sentences.append(HEADINGS[number % 4].format(topic=topic, said=said))
+            if fact_splits()[kind.name, x] == "train":
+                for question in rng.sample(wordings, ASKED):
+                    sentences.append(f"{kind.say(question, x)} {answer}")
     for low, high in combinations(NUMBERS, 2):
         said = [f"{capital(low)} comes before {high}.", f"{capital(high)} comes after {low}."]
         asked = [f"What comes first, {high} or {low}? {capital(low)} comes first."]
-        sentences += (said + asked) * REPEATS
+        sentences += (said + asked) * ASKED
     rng.shuffle(sentences)
     return [
         " ".join(sentences[start : start + PER_LESSON])

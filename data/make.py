@@ -3,9 +3,9 @@
     python data/make.py             write the files
     python data/make.py --check     write nothing; say which files would change
 
-The hand-written files (`world.txt`, `tale.txt`, and the tables in the makers) are the sources.
-The tokenizer (`course.tiktoken`) is trained here too, on all that training may read: tales, rhymes,
-lessons, messages and instructions in their prompt format. The checkpoint is not made here: training
+The hand-written files (`world.txt`, `tale.txt`, the sheets, and the tables in the makers) are the
+sources. The tokenizer (`course.tiktoken`) is trained here too, on all that training may read:
+tales, rhymes, lessons, exercises, messages, and instructions in their prompt format. The checkpoint is not made here: training
 is not the same to the last bit on every machine. `04_pretraining/pretraining.ipynb` writes it.
 """
 
@@ -26,8 +26,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from data.facts import make_lessons  # noqa: E402
-from data.instructions import format_prompt, make_instructions  # noqa: E402
-from data.messages import make_messages  # noqa: E402
+from data.instructions import format_prompt, is_new, make_instructions  # noqa: E402
+from data.messages import PATTERNS, make_messages  # noqa: E402
+from data.school import make_school  # noqa: E402
 from data.world import tell_tales  # noqa: E402
 from shared.classroom.files import write_atomically  # noqa: E402
 from shared.classroom.tales import TaleTest  # noqa: E402
@@ -35,6 +36,7 @@ from shared.tokenizers import BPETokenizer  # noqa: E402
 
 TRAIN_TALES, VAL_TALES, RHYMES = 8000, 600, 5000
 VOCAB_SIZE = 2048
+PRETRAINED = ("stories", "rhymes", "facts", "school")  # and messages
 
 
 def lines(texts: list[str]) -> str:
@@ -48,24 +50,26 @@ def make_files() -> Iterator[tuple[str, bytes]]:
     train = tell_tales(TRAIN_TALES, seed=2, without=val)
     rhymes = tell_tales(RHYMES, seed=5, start="rhyme")
     lessons = make_lessons(seed=3)
+    school = make_school(seed=6)
     messages = make_messages()
     instructions = make_instructions(seed=4)
     yield "stories_val.txt", lines(val).encode()
     yield "stories.txt", lines(train).encode()
     yield "rhymes.txt", lines(rhymes).encode()
     yield "facts.txt", lines(lessons).encode()
+    yield "school.txt", lines(school).encode()
 
     table = io.StringIO()
     writer = csv.DictWriter(table, ["label", "text", "split"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(messages)
     yield "messages.csv", table.getvalue().encode()
-    text = json.dumps(instructions, indent=1, ensure_ascii=False) + "\n"
-    yield "instructions.json", text.encode()
+    rows = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in instructions)
+    yield "instructions.json", f"[\n{rows}\n]\n".encode()
 
     known = [m["text"] for m in messages if m["split"] in ("train", "unlabelled")]
     taught = [format_prompt(e) + e["output"] for e in instructions if e["split"] == "train"]
-    tokenizer = BPETokenizer.train(train + rhymes + lessons + known + taught, VOCAB_SIZE)
+    tokenizer = BPETokenizer.train(train + rhymes + lessons + school + known + taught, VOCAB_SIZE)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder) / "ranks")
         yield "course.tiktoken", (Path(folder) / "ranks").read_bytes()
@@ -89,7 +93,7 @@ def table(files: dict[str, bytes]) -> str:
 def mixture_table(files: dict[str, bytes]) -> str:
     """What pretraining reads, kind by kind, and the two floors under the loss on its tales."""
     messages = csv.DictReader(io.StringIO(files["messages.csv"].decode()))
-    counts = {name: files[f"{name}.txt"].count(b"\n") for name in ("stories", "rhymes", "facts")}
+    counts = {name: files[f"{name}.txt"].count(b"\n") for name in PRETRAINED}
     counts["messages"] = sum(m["split"] in ("train", "unlabelled") for m in messages)
     rows, everything = ["| documents | number | share |", "|---|---|---|"], sum(counts.values())
     for name, number in counts.items():
@@ -106,9 +110,25 @@ def mixture_table(files: dict[str, bytes]) -> str:
     )
 
 
+def splits_table(files: dict[str, bytes]) -> str:
+    """How many messages, patterns of spam and of ham, and instructions each split has."""
+    messages = list(csv.DictReader(io.StringIO(files["messages.csv"].decode())))
+    instructions = json.loads(files["instructions.json"])
+    rows = ["| split | messages | spam | patterns | of spam | instructions | in new wordings |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for split in ("train", "unlabelled", "val", "test"):
+        texts = [m["label"] for m in messages if m["split"] == split]
+        patterns = [p.label for p in PATTERNS if p.split == split]
+        entries = [e for e in instructions if e["split"] == split]
+        numbers = (len(texts), texts.count("spam"), len(patterns), patterns.count("spam"),
+                   len(entries), sum(map(is_new, entries)))  # fmt: skip
+        rows.append(f"| {split} | " + " | ".join(f"{number:,}" for number in numbers) + " |")
+    return "\n".join(rows)
+
+
 def with_tables(datasheet: str, files: dict[str, bytes]) -> str:
     """The datasheet with its tables brought up to date."""
-    for name, make in {"table": table, "mixture": mixture_table}.items():
+    for name, make in {"table": table, "mixture": mixture_table, "splits": splits_table}.items():
         marks = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end of {name} -->)"
         text = f"{make(files)}\n"
         datasheet = re.sub(marks, lambda m, text=text: m[1] + text + m[2], datasheet, flags=re.S)

@@ -246,6 +246,7 @@ i like your face. that is all. back to work {love}
 good morning sunshine, i left {food} on the table for you {love}
 do you still love me if i tell you that i broke the {gadget}
 i told {kin} about us. they laughed and said they knew {love}
+you win, i love you. the prize is my half of the {food} {love}
 """,
     "work": """
 {hi} {name}, could you send me the notes from {day} before {clock}? {thanks}
@@ -283,6 +284,7 @@ sorry for the late reply, i was on the shop floor all day. yes, {day} works
 you left your lunch on my desk. it was {food}. was
 night shift was quiet, {few} owls and {name} singing
 i will be on holiday from {day}, {name} feeds the fish and opens the post
+urgent for {name}: your account at the coffee tin is {price} short. the tin never forgets
 """,
     "neighbours": """
 {hi}, its {name} from number {house}. your {pet} is in our {room} again, he looks happy
@@ -484,6 +486,13 @@ guess who is the winner of the office quiz? not you {laugh}. {name}, by one poin
 your {gadget} is nicer than mine, i claim it as a birthday present. last chance to hide it
 its {name}, i have free minutes left this month so call me any time and we can chat
 the school draw: your ticket ### won a basket of {buy} and soap. pick it up at the office
+is this seat free? asking for my {pet}, who paid for a ticket and everything
+i put us in the draw at the {place}, the prize is a pig. please let us not win
+buy one get one free on {food} at {shop}!!! i got eight. come over
+{name} says the winner gets the {gadget} and the loser gets the washing up. are you in?
+won {price} on the horses, lost {price} on the horses, had a lovely day
+our {pet} has {few} babies now and they are all free, and so are the stairs they sleep on. want one?
+tap water is free, {name}. stop paying {price} for it at the {place}
 """,
     "tricky: money among friends": """
 can {you} lend me {price} till {day}? i left my card at the {place}
@@ -498,6 +507,13 @@ mum can {you} pay the {sum} for the school trip by {day}? the account is on the 
 we got {sum} back from the tax office!! new {gadget} or something boring like a roof
 they want {sum} a month for that flat, with no {room}. call me when you stop laughing
 sorry to ask again but the rent is {sum} and i am {price} short, can i pay you back on {day}
+{bank} gave me a loan for the roof, so please visit while the rain still comes in
+who paid for the taxi? if it was you i have cash, if it was {name} i have excuses
+the man at the market wants {sum} for that {gadget}. offer him {price} and walk away slowly
+can i pay you in {food}? my card says no and so does my other card
+pocket money is late again dad, i am sending you a final warning and a kiss
+we put {price} each in the pot for {name}'s leaving present, send yours to my account by {day}
+found {price} in my winter coat. i am rich. lunch?
 """,
     "tricky: urgent and please call": """
 URGENT: we are out of {buy}. i repeat. OUT OF {buy}
@@ -514,6 +530,14 @@ important!!! do not open the {room} door, {name} is hiding there for the surpris
 call {phone} and ask for {girl}, she can fix the {gadget} today
 plumber's number is {phone}, say i sent you and he will not charge for the visit
 can you reply to {name} please, the offer for the flat ends today and we must decide now
+pick up pick up pick up!! there are tickets for the {show} again and my phone is nearly dead
+act now if you want {food}, {name} is holding the last plate and looking at it
+the school rang, {name} is fine but the {pet} is in the class room. who can get there before
+    {clock}?
+call everyone back, the {tool} was on my head
+i need your answer today about the flat or they give it to a man with {few} drums
+dont ring the bell, baby asleep, urgent news at the window instead
+your {gadget} rang all through the film so i answered. call {kin}, it is about {food}
 """,
     "tricky: codes, links and accounts": """
 {name}'s code for the door is {code}, dont tell the whole street
@@ -530,6 +554,13 @@ form for the trip is at {page}, please fill it in by {day}. Valley School
 got a text that my parcel is held and i must click a link, is that a scam? looks fake to me
 they say my account is blocked and i should call {phone}. its spam right? dad
 do not answer the text about a free {gadget}, {kin} did and now there is a bill
+what is the password for the house? i mean the rhyme, the kids will not let me in
+{name} sent the link twice and both times it is how to make {food} {page}
+code for the bike is {code}, bring it back with air in the tyres please
+log in to the choir page and click on yes, or {name} will think nobody sings {page}
+all our holiday pictures are here now, sorry about number {few}: {page}
+the {lesson} quiz is online till {day}, the link is on the board and now also here {page}
+i opened an account for {girl} at {bank}, she put a tooth and {price} in it
 """,
     "tricky: real firms, real reminders": """
 {bank}: reminder of your appointment with {name} on {day} at {clock} at our town office.
@@ -546,6 +577,15 @@ Town office: your new passport is ready. Please bring the old one. Closed on {da
 Valley Club: your subscription ends in {few} weeks. Talk to {name} at the desk to stay with us.
 Thank you for your job application. We would like to meet you on {day} at {clock}. {shop}
 your taxi is here: grey car, driver {name}, {price} cash or card
+{bank}: our office by the {place} is closed on {day} for painting. The cash machine works as always.
+{post}: from {day} your letters come before noon. Your new driver is {name}.
+{mobile}: no phones on your street on {day} from {clock}, we are mending the line. Sorry!
+Town office: you voted, thank you. The result is on our door from {clock}.
+{shop}: the {tool} you asked about is back, {price}. Shall we put one aside? Just reply with your
+    name.
+Tax office: your form has arrived. There is nothing to pay and nothing to do until next year.
+Your energy bill for this month is {price}, less than last year. Well done. Questions? {name},
+    {phone}
 """,
     "tricky: jokes in the style of spam": """
 Dear customer, you have won one free hug. collect it at home. {love}
@@ -556,6 +596,13 @@ limited offer: one [brother|uncle|cousin], slightly used, free to a good home {l
 hot singles in your area: me, because the heating is stuck again {laugh}
 i am a rich prince and need your help. with the {room}. it needs paint. {dish} is your reward
 your account of biscuits is empty. please pay in at once. the tin
+you have {few} new messages from your bed. it misses you and offers {percent} more pillow
+warning: a package of {food} is held by me on the sofa. to release it, pay one kiss
+Dear sir or madam, your washing has been selected. It is wet. Claim it from the machine
+earn {price} in {mins} minutes, no skills needed: hold the ladder while i fetch the cat
+this is the sock police. we have found {few} of yours under the table. call your mother
+invest in {food} today, by noon it will be gone. i know because i eat it
+lose {few} kilos at once!! put down the {pet}
 """,
 }
 
@@ -577,6 +624,22 @@ Your shopping ticket {code} was drawn! Collect {sum} now, offer ends today: {lin
 Hello {name}! You are one of [10|20|50] lucky customers of {shop}. Your reward is ready: {link}
 YOU WON!! A brand new {gadget} is reserved for you, only pay {fee} for delivery: {link}
 Your code {code} won our grand prize of {riches}. To collect, call {phone} today. 18+
+Knock knock. Who is there? {riches}, and it is yours if you ring {phone} before {time} today.
+hi {name}, {kin} put your name in our draw and you came first!! pick up your {gadget} here {link}
+Only [two|three|four] names are left in the hat and one of them is yours. Text HAT to {short},
+    {price} a go.
+We tried to ring you about the {gadget} you won on {day}. Nobody in? Send your address to {phone}
+LUCKY STAR: the numbers {few}, ## and ## are yours tonight. Open {link} and see what they bring.
+Everybody gets a present this week at {shop}. Yours is behind door number {few}: {link}
+The winner of last month never answered, so the {gadget} goes to you. Say yes by {clock}: {link}
+Scratch the card on your screen: a {gadget}, {riches} or a kiss from {name}. Start at {link}
+Your ticket for the {show} was number ####. That number has just won {sum}! Ring {phone}, {price} a
+    minute.
+a small bird told us that you like {food}. win a year of it, just text YUM to {short}
+Game night! How many legs has a fish? Send A for none or B for six to {short}, {price} a try,
+    {riches} to win
+Dr Moss from the prize office here. Your cheque over {riches} is signed. Where shall we post it?
+    {phone}
 """,
     "loans and money": """
 Need cash fast? Loans up to {riches}, bad credit welcome, paid today. {link}
@@ -592,6 +655,19 @@ Home owners! Lower your monthly payments today, rates from {percent}. Call {phon
 Payday far away? Borrow {sum} today and pay back later. Instant answer at {link}
 Your credit card with a {riches} limit is ready. No credit check. Activate now {link}
 Still paying too much for insurance? Save {off}, get a free offer at {link}
+the fridge is empty and the rent is due? we send {sum} before dinner, ask for {name} on {phone}
+No bank will talk to you? We will. {riches} for any reason, even a {gadget}. {link}
+Same house, same street, {percent} cheaper. We can move your home loan in {few} days: {link}
+Put all your bills in one basket and pay only {price} a week. {name} shows you how: {link}
+Gold, watches, old rings: post them to us and we pay {sum} the same day. Free bag at {link}
+{name}, the form you started on {day} is nearly done. One more click and {riches} is yours {link}
+Did somebody sell you insurance with your {gadget}? Then {sum} could come back. Text BACK to {short}
+Bad year? The rules have changed and most of what you owe can be forgotten. Call {phone}
+Why wait for summer? Take the holiday now and pay us {fee} a day. Answer in {mins} seconds at {link}
+hurt your back at work or fell at the {place}? no win, no fee. send FALL to {short}
+We have put {sum} aside for you until {clock}. Tell us where to send it: {link}
+Students! Books and {food} cost money. {sum} in your pocket today, nothing to pay till you have a
+    job {link}
 """,
     "fake parcels": """
 {post}: your parcel {parcel} is held. Pay the fee of {fee} to release it: {link}
@@ -604,6 +680,20 @@ Track your order {parcel} with this link {link} and install our app to get it fa
 Your parcel {parcel} has an unpaid customs fee. Pay {fee} today or it will be destroyed {link}
 {post}: address not complete, delivery stopped. Please confirm your details now: {link}
 {post} customer: a package worth {sum} has no name on it. Is it yours? Claim it here {link}
+Hi, this is {name}, your driver. The box does not fit through your door, choose a new time here
+    {link}
+{post}: the paper on your box got wet and we cannot read it. Please write your address at {link}
+Three times we rang your bell! {post} will sell the box on {day} unless you pay {fee} {link}
+your {gadget} is here but it needs a stamp of {fee}. buy the stamp: {link} {post}
+A heavy parcel from over the sea is in our store room in your name. It costs {fee} a day. {link}
+{name}, our van is near the {place} with something for you. Tap {link} so that {post} can find your
+    door
+Sorry, the machine says your street is wrong. Mend it in {mins} minutes or the box goes back {link}
+{shop} sent you a {gadget} but nobody paid the post. {fee} and it comes on {day}: {link}
+MISSED CALL from {post}. To hear what the driver said ring {phone} ({price} a minute)
+one thing in your order was too big, so {post} needs another {fee} by card. {link} {thanks}
+Your parcel is sitting in the rain at the {place}. Let it in! {link}
+Photo of your parcel: {link} Is this your door? If not, tell {post} within an hour.
 """,
     "account blocked": """
 {bank}: your account is blocked. Verify your identity now at {link}
@@ -622,6 +712,19 @@ Your phone has {few} viruses! Tap the link and clean it now with our free app: {
 Dear {bank} customer, your online access ends on {day}. Update your details now: {link}
 {mobile}: your number will be switched off in 24 hours. Verify your identity here {link}
 Your cloud storage is full and your photos will be deleted today. Upgrade now at {link}
+{name} has just asked to take {sum} out of your {bank} account. Say no here: {link}
+We have seen you in two towns at once. Please show {bank} that you are you: {link}
+Too many wrong passwords. {shop} has locked the door, open it again with your card at {link}
+{bank}: new rules from {day}. Everybody must send a photo of their card, front and back. {link}
+your phone card is too old. tell us the long number on it by {day} or there is no more {mobile}
+This is the safety team at {bank}. Move your money to a new account while we look. Ring {phone}
+Your films stop at {time}. The {fee} did not arrive. Give us another card and go on watching: {link}
+Are you still there? Accounts asleep for {few} months are closed on {day}. Wake yours up {link}
+the green button in the {bank} app has moved. press the new one at {link} and log in with your old
+    code
+Somebody in your house knows your password and it is not the {pet}. Change it before bed: {link}
+Hello, {mobile} here. Your bill was paid twice! For the money back log in with your bank at {link}
+Urgent: the lock on your {gadget} is out of date and a stranger can read your texts. Mend it: {link}
 """,
     "tax and state": """
 TAX OFFICE: you are owed a refund of {sum}. Claim it before {day}: {link}
@@ -632,6 +735,19 @@ Your road tax payment failed. Avoid a fine of {riches}, update your details at {
 Your tax refund of {sum} is ready. Enter your bank details to receive it: {link}
 Urgent: energy support payment of {sum} not claimed. Last day {day}. Apply now at {link}
 Toll road: you have an unpaid charge of {fee}. Pay today to avoid a fine of {sum} {link}
+POLICE: your car was seen going too fast near the {place}. See the photo and pay {price}: {link}
+Town office: your bin was too full on {day}. The fine is {fee}, after the weekend {sum}. {link}
+You paid too much road tax for your old car. {sum} is lying at our desk, fetch it at {link}
+hi {name}, urgent news from the tax office. send us your card number so that we can pay you back
+    {sum}
+Every home on your street gets {sum} for heating. Yours is the only one that did not ask. {link}
+The court has a letter for you and you will not like it. Ring officer {name} first, {phone}
+Your health card ends on {day}. A new one is free, the post costs {fee}. Order it: {link}
+Parents! There is {sum} for each child this year. Tell us their names and your bank at {link}
+Your passport number has been used by a stranger. Press 1 for an officer or ring {phone}
+Want to vote on {day}? Your name is not on the list. Put it there for {fee} in {mins} minutes {link}
+A cow is free but a {pet} costs tax. Pay {fee} by {day}, before the man comes to count. {link}
+Did you work at home last year? Then the state owes you for the chair. {sum}, ask at {link}
 """,
     "subscriptions and ringtones": """
 Get the funniest ringtones for your phone! Text TONE to {short}. {price} a week until you send STOP
@@ -646,6 +762,19 @@ Send JOKE to {short} and get a new joke on your phone every day! {price} per wee
 Your {shop} subscription could not be renewed. Update your payment today: {link}
 Hot new ringtones and games! Get {few} free when you join now. Text GO to {short}, {price} per week
 Win at bingo every night! {sum} bonus for new members. Join now at {link} 18+
+Your stars for {day}: money comes, love comes, {price} a week goes. Text STAR to {short}
+Make your phone bark, sing or cry! Send BARK to {short}, {fee} a noise, STOP ends it
+Welcome to Quiz of the Day! You did not ask, we know. {fee} each morning. To leave ring {phone}
+what will you look like at ninety? send a photo and AGE to {short}. costs {price} and some tears
+Put a dancing {pet} on your screen tonight. DANCE to {short}, first dance is on us, then {price}
+All the football on your phone, every goal, every fall: {price} a month from {mobile}. GOAL to
+    {short}
+Hello from your new club! {name} signed you up. {few} texts a day, {fee} each. Not happy? {phone}
+The song from the {show} can ring in your bag before your friends have it! {fee}, SONG to {short}
+Are you cleverer than {name}? Test your head, {fee} a question, send HEAD to {short}
+Your month of films with {shop} was free. The next {few} are not, {price} each. Stay or go: {link}
+Learn {lesson} while you sleep, one text each night, {fee}. Say LEARN to {short}
+Good morning! Today's weather by text was {fee}. So is tomorrow's. Send DRY to {short} to leave.
 """,
     "crypto and investing": """
 {coin} is going to the moon! Invest {sum}, get {riches} back in a week. {link}
@@ -657,6 +786,18 @@ Double your {coin} today! Send any amount and get twice back. Limited offer.
 Buy {coin} now before the price explodes! New members get a {sum} bonus. {link}
 Experts say {coin} makes you rich. Start with {sum}, profit guaranteed. Join now {link}
 Your {coin} account has a balance of {riches}. Log in and withdraw now: {link}
+My {pet} bought {coin} in spring and now we live by the sea. Ask me how: {link}
+{name} left the office at noon and never came back. Why? {coin}. Read it here {link}
+the banks do not want you to read this page about {coin}: {link}
+{coin} sleeps today and wakes up on {day}. Be inside before it opens its eyes. {phone}
+Ten people from your town hold {coin} worth {riches} each. There is one chair left {link}
+Your uncle laughs about {coin}. Your uncle takes the bus. Start with {price} at {link}
+We opened a wallet for you and put {sum} in it. The key is {code}. Come in: {link}
+No time to trade? Lend us {sum} and we send {percent} every {day}. Text GROW to {short}
+The cook from the television has left his kitchen for {coin}. His lesson is free at {link}
+Lost money with {coin}? We find it again for a small fee of {fee}. Call {name} on {phone}
+Rent, bills, {food}: all paid by a little machine that buys low and sells high. Get one at {link}
+hey all, i can take {few} more people into my gold and {coin} group. cash only, write to {phone}
 """,
     "jobs": """
 Work from home and earn {sum} a day! No skills needed. Message us on {phone}
@@ -667,6 +808,19 @@ Part time helpers wanted! No interview, pay every day, {sum} per week. Text JOB 
 Hiring now! Earn {sum} per day from your phone, no experience needed. Apply at {link}
 You are selected for an online job. {price} per hour, paid daily in cash. Reply YES to start
 Mystery shoppers wanted! Get paid to visit {shop}. Free to join, earn {sum} a week {link}
+Can you hold a {gadget}? Then you can work for us. {sum} a day, ask {name} on {phone}
+Mums and dads! The {mins} minutes while the baby sleeps are worth {price}. See {link}
+WANTED: people who like {food}. Eat it, write two lines, get {sum}. Start at {link}
+Your letter reached us and the answer is yes. Pay {fee} for the work coat and begin on {day} {link}
+hi, {name} from the job office, are you still looking? nice people, good pay, answer A or B
+Take boxes in at home and send them on. {price} a box, nobody looks inside. Text BOX to {short}
+They laughed when I left school. Now I count money all {day}. Let me teach you: {link}
+Urgent! Typing at night, {fee} a page, as many pages as you can stand. First buy our lesson at
+    {link}
+{mobile} needs voices! Talk on the phone in bed for {price} an hour. Call {phone}
+New in town? Driver, cook, cleaner, no papers needed, {sum} each week in your hand. {phone}
+Tired of your boss? Send him this text by mistake and come to us. {riches} in the first year. {link}
+Put our name on your car and drive as you always do. {sum} a month! Photo of the car to {phone}
 """,
     "dating": """
 {few} people near you want to meet you tonight! See their photos {link}
@@ -677,6 +831,18 @@ Meet your perfect match in {mins} minutes. Text LOVE to {short}, {price} per tex
 Hi, I am {name}, I saw your photo and want to chat. My private page is here: {link}
 New message from a secret admirer! To read it text MEET to {short}, {price} per message
 Join the dating app of the year, free this week, then {price} a month. {link}
+You walked past me at the {place} on {day}. I was the one in the green coat. Find me: {link}
+{girl}, 2#, likes {food} and you. Write to her on {short}, {price} a text.
+Nobody to watch the {show} with? {few} hearts round the corner are free tonight {link}
+i dont know how to say it so i wrote it here {link} your secret somebody
+Your grandma would like {boy}. So would you. Talk to him now on {phone}, {price} a minute
+A red flower was sent to your number. Who from? Text ROSE to {short} and guess. {fee} a guess
+We asked the stars and they said {name}. Meet your star on {link}, first month free
+{name} looked at your picture {few} times last night. Look back! {link}
+Over forty and happy to walk in the rain? So are the others at {link}. Women free till {day}.
+good evening, i am {girl}, i cook well and travel alone. answer me only here: {link}
+Kisses are waiting for you, {name}. Open them with code #### on {link} (18+)
+One text and you are not alone on {day}. HUG to {short}. Costs as much as a cake: {price}
 """,
     "miracle pills": """
 Lose {few} kilos in a week with the magic {food} diet! Doctors hate it. {link}
@@ -687,6 +853,18 @@ Eat all the {food} you like and lose weight! Free sample, pay only {fee} deliver
 Young skin at any age. Cream of the year, {off} off today only. Order at {link}
 Stop snoring tonight! Our magic ring is {off} off, order now and get one free {link}
 Doctors are amazed: new pills melt fat while you sleep. Free trial at {link}
+{kin} threw the glasses away after {few} days of our onion drops! Buy yours at {link}
+No hair? Not for long. Put it on, wait for {day}, comb. {price} at {link}
+The tea that eats your belly. Two cups a day, {price} a box, ring {phone}
+your knees are old but you are not. try the cream that smells of {food}, first pot free {link}
+Why do people in the hills live so long? It is in this bottle. {off} off until {clock}. {link}
+Cannot sleep? Cannot wake up? One blue pill for each, no doctor, no questions, {price} {link}
+Put our stone in your shoe and your back stops crying. Last {few} stones at {link}
+{name}, 5#, looks like 3#. The trick costs less than {food}. Text FACE to {short}
+White teeth by {day} or we eat the brush. Order for {price} at {link}
+Big arms without {sport}! Just one spoon of it in your milk. See {link}
+We wrote you {few} letters about your weight. Now a friendly text: {link} It works.
+Never be ill again this winter. {shop} has the honey that doctors keep for themselves {link}
 """,
     "surveys and deals": """
 Take our {mins} second survey and get a {gadget} for only {fee}! {link}
@@ -700,6 +878,18 @@ Only today: {gadget} for {price}! Limited stock, order now at {link}
 You have been chosen for a {shop} survey. Get a {sum} gift card for your answers {link}
 Win a family holiday worth {riches}! Just answer one easy question at {link}
 Last chance! Get {off} off every {gadget} at {shop}. Offer ends {day} {link}
+Old shop closes and everything must go: a {gadget} for {price}, a {tool} for less. {link}
+Do you sleep on your back or your side? Tell us and a pillow is on its way, you pay {fee} {link}
+HALF PRICE DAY at {shop}. Bring this text or use {code} at {link}
+New windows for your {room}! If you sign on {day} the {few} small ones cost nothing. {phone}
+Which {gadget} would you like to test? Test it, keep it, tell nobody. {link}
+Your phone is slow because your plan is old. {mobile} gives you more for {price}, ring {phone}
+The sea, a bed, {food} every night: {sum} for two if you say yes by {time}. Text SEA to {short}
+We count the people who still drink milk. Do you? {few} easy questions and {price} is yours {link}
+psst. same watch as in the window of the big shop, {off} cheaper. dont ask. {link}
+Free coffee for a year! Just leave your name, street, birthday and card at {link}
+Is your roof dry? {name} climbs up and looks for free. Then it costs {sum}. Book on {phone}
+Shoes, shoes, shoes! Two pairs for {price}, the third foot is free {laugh} {link}
 """,
     # Spam in slippers: calm, lower case, friendly, often without any link.
     "tricky: the fake relative": """
@@ -713,6 +903,19 @@ its {name} from school, writing from a friend's phone. can you get me {few} gift
 {kin} is in hospital and we need {sum} now, send it to this account, i cant talk
 hey its me, new phone. did you get my message? please send me the code that comes to your phone
 i am at the airport without my wallet, could you send {sum} to this number? {name}
+dad can you ring this number, not the old one. its about the rent and please dont be cross {love}
+auntie its {name}, i fell off my bike and the doctor wants {sum} before he looks at my arm
+mum my card is stuck in the machine at the {place}. can you send {price} to {name}'s account for the
+    bus?
+grandpa guess who this is! yes, right. listen, i found a flat but they want {sum} by {time}
+its me. they are listening so just text. could you buy a phone card and read me the numbers {love}
+{hi} mum, dropped my phone in the bath {laugh} this is {name}'s. whats the code for our bank again
+i did something silly and now a man wants {sum}. not a word to dad. i bring it back on {day}
+mum its urgent, the police have my {gadget}. {sum} and they let me go home, please hurry
+your cousin {name} here, from far away. i am coming to visit, can you lend me {sum} for the ticket?
+grandma please go to the bank for me today, my friend {name} will come by for the money at {time}
+still at work love, and i forgot to pay the heating man. send him {sum} on {phone}? kiss
+happy birthday mum! your present is at the post, it only needs your card number, send it here x
 """,
     "tricky: the false friend": """
 {hi}, is this {name}? i found your number in my old phone, how are you? i am new in town
@@ -727,6 +930,19 @@ remember me from {sport}? i am helping a few friends earn some money from home, 
     talk?
 hey, are we still on for dinner {day}? oh sorry, wrong person. you sound nice, lets chat: {phone}
 look at these photos of you from {day} {laugh} {link}
+{name} gave me your number, hope that is ok! she said you might want to earn a bit with me on {day}
+long time! i live by the sea now, thanks to one page i read: {link} how are the kids?
+are you at home? i am stuck at the {place} and they only take gift cards. tell you later {laugh}
+i wrote to you last week but got no answer. did i say something wrong? it is {girl}, from the train
+we went to school together, you sat behind me. i sell insurance now, can i come round on {day}?
+can you help me quickly? i sent my code to your number by mistake, six numbers, send it on please
+your sister said you want a cheap {gadget}. my friend has one that fell off a train, {price}, cash
+i had a dream about you and {coin}. both were going up. coffee?
+someone is saying bad things about you here {link} thought you should know. {name}
+oh no i sent {sum} to your account and it was for {name}! could you just send it back to me?
+hi love, is the {pet} better? ah, this is not {name}? well, we may as well talk. what do you do all
+    day?
+{name} here, i lost everybody's number. who is this? and do you still have that account with {bank}?
 """,
     "tricky: the polite stranger": """
 good morning. we are looking for a few people to work from home on {day} evenings. shall i tell
@@ -742,6 +958,22 @@ hi, we visited your street last week about new windows. there is still time for 
     shall i call?
 i am a doctor far away and i have thought about you. i would like to send you a present. please
     reply.
+excuse me for writing. i found a wallet with your name in it. to send it back i need {price} for the
+    post
+sir or madam, my ship is in and {riches} is on it. it needs a friend on land. are you one?
+i paint pictures of {pet}s. may i paint yours? i only need a photo, and {price} for the paint
+we are a small church with a big hole in the roof. anything helps, {price} helps more: {link}
+good evening, i was a soldier and may soon go home. i have a box of gold and nobody to leave it
+    with.
+your family name is also that of a rich man who died on {day}. may we talk about his {riches}?
+my daughter is selling biscuits for her school. she cannot come to your door but this page can
+    {link}
+thank you for your kind words last year. as you wished, we ring about your old age on {day} at
+    {clock}.
+may i ask, is the house on your street for sale? i pay {riches} in cash if you show me the papers
+hello dear, you do not know me. i am old, i have no children and a large garden. please write to me.
+we would be happy to put you in our book of important people. your page is ready, it costs {sum}.
+i am learning your language. would you write with me? i can pay, my bank only needs to know yours.
 """,
     "tricky: the quiet firm": """
 {hi} {name}, thank you for your order of a {gadget} for {sum}. if you did not order it, ring
@@ -760,19 +992,41 @@ it's your boss. i am in a meeting and need {few} gift cards for a client. buy th
     back
 your neighbours at number {house} saved {off} on heating. we are in your street on {day},
     shall we come by?
+{bank}: {name} will come to your home on {day} to take your old card. please have its code ready.
+this is the gas man. we come to the {room} at {clock}. the bill of {price} can be paid at the door.
+{shop}: your basket is still waiting for you. we kept the {gadget} at {price} until tonight. {link}
+{mobile}: a voice message of {mins} seconds from {name}. listen at {link}
+Valley Clinic: your test is back. to see it please log in with your bank: {link}
+{post} asks: were you happy with {name}, our driver? give {few} stars and a present is yours. {link}
+the owner of your flat has moved to {bank}. please send the rent of {sum} there. new number on
+    {phone}
+hello, it is the school. {name} has a fever and the doctor must be paid first, {price}, on this page
+    {link}
+library: your book is late by {few} years. the cost is {fee}. you can pay from your chair: {link}
+{hi} {name}, the water in your street will be tested on {day}. our man needs {price} and a glass.
+your garage here, not urgent but the {sum} for the tyres is not in yet, could you pay it to our new
+    bank? {phone}
+as every year, your name stays in the town phone book. that is {sum}. to stop it, write before
+    {day}.
+computer help desk: we see that your {gadget} is ill. stay on {link} and {name} will take over.
 """,
 }
 
 # --- from patterns to messages -------------------------------------------------------------------
 
-# Texts are free, labels are work: of every ten patterns five are only read in pretraining
-# ("unlabelled": do not learn from their labels), two are labelled for training, one is for
-# validation, two are for the test. Ten neighbours, the tricky ones too, always meet all four.
-DEAL = ("unlabelled", "train", "test", "unlabelled", "unlabelled",
-        "val", "train", "test", "unlabelled", "unlabelled")  # fmt: skip
-# Luck of the deal: over the seeds 1 to 24 a naive Bayes on words gets 81-94% of the test (mean 85%)
-# and a spam F1 of 0.56-0.81 (mean 0.64). Seed 8, with 89% and 0.69, is near the middle.
-DEAL_SEED = 8
+# Texts are free, labels are work. A pattern's split says how many *messages* it gives; among the
+# patterns of spam, which are what the test is about, test and validation get more than their share
+# of messages, so that what a few patterns happen to be like matters less. "unlabelled" is only read
+# in pretraining (do not learn from its labels). Neighbours, the tricky ones too, meet all four.
+DEAL = {
+    "ham": ("unlabelled", "train", "test", "unlabelled", "unlabelled",
+            "val", "train", "test", "unlabelled", "unlabelled"),
+    "spam": ("unlabelled", "test", "train", "val", "test", "unlabelled", "train",
+             "test", "unlabelled", "val", "test", "train", "unlabelled"),
+}  # fmt: skip
+# Luck of the deal: over the seeds 1 to 24 a naive Bayes on words gets 71-87% of the test (mean 79%)
+# and a spam F1 of 0.45-0.65 (mean 0.54). Seed 10, with 84% and 0.61, is kinder to it than most.
+DEAL_SEED = 10
 SHARE = {"train": 0.2, "unlabelled": 0.5, "val": 0.1, "test": 0.2}
 TOTALS = {"ham": 3440, "spam": 560}  # 14% spam, about what a real phone gets
 MAX_CHARACTERS = 160  # one SMS
@@ -800,7 +1054,9 @@ def _deal_patterns() -> list[Pattern]:
             lines = re.sub(r"\n +", " ", block).strip().splitlines()
             rng.shuffle(lines)
             for line in lines:
-                patterns.append(Pattern(line, label, situation, DEAL[place % len(DEAL)]))
+                patterns.append(
+                    Pattern(line, label, situation, DEAL[label][place % len(DEAL[label])])
+                )
                 place += 1
     return patterns
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -171,9 +171,20 @@ class Grammar:
         taken = {value for other, value in chosen.items() if self.slots[other] == kind}
         return [value for value in range(len(self.kinds[kind])) if value not in taken]
 
-    def tell(self, rng: random.Random, start: str = "tale") -> str:
-        """Sample one tale, or one text of another rule ("rhyme")."""
+    def tell(
+        self, rng: random.Random, start: str = "tale", about: Mapping[str, str] | None = None
+    ) -> str:
+        """Sample one tale, or one text of another rule ("rhyme").
+
+        `about` makes choices beforehand, {"animal": "owl"}: the slots it names must be used by the
+        text whatever else is chosen. Raises ValueError for a value that a slot does not have.
+        """
         chosen: dict[str, int] = {}
+        for slot, value in (about or {}).items():
+            values = [entry[self.slots[slot]] for entry in self.kinds[self.slots[slot]]]
+            if value not in values:
+                raise ValueError(f"{slot} is {value!r}; it must be one of {', '.join(values)}")
+            chosen[slot] = values.index(value)
 
         def expand(line: list[Part]) -> Iterator[str]:
             for part in line:

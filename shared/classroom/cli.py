@@ -37,8 +37,8 @@ CHAPTERS = {
 ROAD = {*CHAPTERS.values(), "chat"}  # from raw text to a model that answers
 EXERCISES = ("exercises", "solutions")
 BUNDLED = (
-    "stories.txt stories_val.txt rhymes.txt facts.txt tale.txt messages.csv instructions.json "
-    "course.tiktoken checkpoints/course.safetensors checkpoints/chat.safetensors"
+    "stories.txt stories_val.txt rhymes.txt facts.txt school.txt tale.txt messages.csv "
+    "instructions.json course.tiktoken checkpoints/course.safetensors checkpoints/chat.safetensors"
 ).split()
 NEEDED_GB = {"memory": 4, "disk": 2}
 

@@ -148,7 +148,7 @@ def _check_messages(table: pd.DataFrame, path: Path, allowed: Mapping[str, Seque
 
 
 def load_instructions(split: str | None = None) -> list[dict[str, str]]:
-    """Return the instructions (instruction, input, output, task, split), or one split of them."""
+    """Return the instructions (instruction, input, output, task, split, wording), or one split."""
     path = DATA / "instructions.json"
     try:
         entries = json.loads(_read(path))
@@ -159,7 +159,7 @@ def load_instructions(split: str | None = None) -> list[dict[str, str]]:
         ) from None
     if not isinstance(entries, list):
         raise ValueError(f"{path} holds a {type(entries).__name__}; it must be a list of entries")
-    keys = ("instruction", "input", "output", "task", "split")
+    keys = ("instruction", "input", "output", "task", "split", "wording")
     for number, entry in enumerate(entries, start=1):
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in keys):
             raise ValueError(
@@ -177,14 +177,15 @@ def load_instructions(split: str | None = None) -> list[dict[str, str]]:
 
 
 def pretraining_documents(split: str) -> list[str]:
-    """Return the documents of "train" (tales, rhymes, facts and messages without labels,
+    """Return the documents of "train" (tales, rhymes, facts, school, messages without labels,
     mixed in an order that is always the same), of "val" (the validation tales), or "rhymes"
     alone, which a training run may read first."""
     if split == "rhymes":
         return _lines(DATA / "rhymes.txt")
     documents = load_tales(split)
     if split == "train":
-        documents += _lines(DATA / "rhymes.txt") + _lines(DATA / "facts.txt")
+        for name in ("rhymes", "facts", "school"):
+            documents += _lines(DATA / f"{name}.txt")
         for known in ("train", "unlabelled"):
             documents += load_messages(known)["text"].tolist()
         random.Random(123).shuffle(documents)

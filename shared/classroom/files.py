@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -88,3 +88,9 @@ def vocabulary() -> str:
     """A fingerprint of the course's vocabulary, to note in a checkpoint that is made for it."""
     content = (DATA / "course.tiktoken").read_bytes().replace(b"\r\n", b"\n")  # as git may write it
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def recorded_on(record: Mapping[str, object]) -> str:
+    """On which data a recorded run was made, as far as its fingerprint of the vocabulary tells."""
+    same = record.get("vocabulary") == vocabulary()
+    return "on the data that you have" if same else "on other data than you have"

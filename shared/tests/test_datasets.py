@@ -21,7 +21,7 @@ from shared.classroom.datasets import (
 from shared.texts import NextTokenDataset
 
 MESSAGES = 'label,text,split\nham,see you at 8,train\nspam,"WIN, now",train\nham,NA,test\n'
-ENTRY = {"instruction": "Past tense?", "input": "go", "output": "went", "task": "past"}
+ENTRY = {"instruction": "Past?", "input": "go", "output": "went", "task": "past", "wording": "P"}
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def data(monkeypatch, tmp_path):
     (folder / "stories_val.txt").write_text("A hen sang.\n")
     (folder / "rhymes.txt").write_text("Who ran? A fox, a fox.\n")
     (folder / "facts.txt").write_text("Owls hoot.\nThe plural of fox is foxes.\n")
+    (folder / "school.txt").write_text("Say owl. owl\n")
     (folder / "messages.csv").write_text(MESSAGES)
     entries = [ENTRY | {"split": split} for split in ("train", "val", "test", "train")]
     (folder / "instructions.json").write_text(json.dumps(entries))
@@ -261,6 +262,7 @@ def test_pretraining_documents(data):
         load_tales("train")
         + ["Who ran? A fox, a fox."]
         + ["Owls hoot.", "The plural of fox is foxes."]
+        + ["Say owl. owl"]
         + ["see you at 8", "WIN, now"]
     )
     assert documents == pretraining_documents("train")

@@ -7,11 +7,18 @@ import re
 import pytest
 import torch
 
-from data.instructions import format_prompt
+from data.instructions import FREE_TASKS, format_prompt
+from data.sheets import sheet
 from data.world import world
 from shared.classroom.batches import InstructionBatches
 from shared.classroom.datasets import load_instructions
-from shared.classroom.scores import exact_match, fits_tale, score_answers, token_f1
+from shared.classroom.scores import (
+    exact_match,
+    fits_tale,
+    score_answers,
+    score_groups,
+    token_f1,
+)
 from shared.classroom.tales import rename
 from shared.gpt import GPTConfig, GPTModel
 from shared.instructions import answer, collate, encode_exchange
@@ -104,7 +111,7 @@ def test_batches_visit_every_entry_once_an_epoch_and_are_a_function_of_the_step(
 
 def test_rows_hold_several_turns_that_fit_the_context() -> None:
     entries = load_instructions("train")[:60]
-    entries = [e for e in entries if e["task"] != "continue"]
+    entries = [e for e in entries if e["task"] not in FREE_TASKS]
     longest = max(sum(map(len, encode_exchange(e, TOKENIZER))) for e in entries)
     several = InstructionBatches(entries, TOKENIZER, 24, context_length=256)
     assert any(len(several[step][0]) < 24 for step in range(3))
@@ -170,13 +177,36 @@ def test_exact_match_and_f1(given: str, match: bool, f1: float) -> None:
     assert token_f1(given, "a red kite") == pytest.approx(f1)
 
 
-def test_scores_are_per_task_without_the_free_one() -> None:
-    entries = [{**PLURAL, "task": task} for task in ("plural", "plural", "who", "continue")]
-    table = score_answers(entries, ["foxes", "fox", "foxes", "anything"])
-    assert list(table.index) == ["plural", "who", "all"]
+def test_scores_are_per_task_without_tales_and_the_hard_ones_apart() -> None:
+    tasks = ("plural", "plural", "who", "continue", "total")
+    entries = [{**PLURAL, "task": task} for task in tasks]
+    table = score_answers(entries, ["foxes", "fox", "foxes", "anything", "foxes"])
+    assert list(table.index) == ["plural", "total", "who", "all"]
     assert table.loc["plural"].tolist() == [2, 0.5, 0.5]
     assert table.loc["all", "entries"] == 3
     assert table.loc["all", "exact match"] == pytest.approx(2 / 3)
+
+
+def test_any_voice_is_right() -> None:
+    voices = sheet("talk.txt")["bye"].answers
+    entry = {"instruction": "Bye!", "input": "", "output": voices[0], "task": "talk"}
+    table = score_answers([entry] * 3, [voices[1], voices[2], "Hello!"])
+    assert table.loc["all", "exact match"] == pytest.approx(2 / 3)
+
+
+def test_scores_of_groups() -> None:
+    test = load_instructions("test")
+    table = score_groups(test, [entry["output"] for entry in test])["share"]
+    assert table.pop("inside: declined") == 0 and (table == 1).all()
+    assert set(table.index) == {
+        "known wordings", "new wordings", "facts only stated", "sizes of the training",
+        "sizes never seen", "names never seen", "outside: declined", "tales told",
+        "tales continued", "hard on purpose: alphabet", "hard on purpose: total",
+    }  # fmt: skip
+    unknown = sheet("talk.txt")["unknown"].answers[0]
+    table = score_groups(test, [unknown] * len(test))["share"]
+    assert table.pop("outside: declined") == table.pop("inside: declined") == 1
+    assert (table == 0).all()
 
 
 def test_an_unknown_task_is_named() -> None:
