@@ -23,9 +23,9 @@ from shared.tokenizers import course_tokenizer  # noqa: E402
 from shared.weights import load_checkpoint  # noqa: E402
 
 
-def answers(path: Path = BUNDLED.with_stem("chat")) -> dict[str, str]:
-    """Request → answer, of the chat model at `path`."""
-    model, tokenizer = load_checkpoint(path).eval(), course_tokenizer()
+def answers() -> dict[str, str]:
+    """Request → answer, of the bundled chat model."""
+    model, tokenizer = load_checkpoint(BUNDLED.with_stem("chat")).eval(), course_tokenizer()
     requests = (HERE / "asked.txt").read_text(encoding="utf-8").splitlines()
     return {request: "".join(Chat(model, tokenizer).say(request)) for request in requests}
 

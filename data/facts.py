@@ -43,8 +43,8 @@ class FactKind:
     """A table of facts, the statements that say one, and what a lesson about one is headed with.
 
     {x} is the thing asked about, {y} the answer, {a_x} and {a_y} the same with an article.
-    The first statement is the answer that instruction tuning expects. How one asks for a fact stands
-    in `wordings.txt`.
+    The first statement is the answer that instruction tuning expects. How one asks for a fact
+    stands in `wordings.txt`.
     """
 
     name: str

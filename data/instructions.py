@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 
 from data.facts import FACTS, NUMBERS, PASTS, a, capital, fact_splits
@@ -154,8 +153,9 @@ def small_story(writer: Writer) -> tuple[str, dict[str, str]]:
         friend = writer.pick(guests)
     animal, other = rng.sample(values("animal"), 2)
     place, place2 = rng.sample(values("place"), 2)
-    words = {"name": name, "friend": friend, "animal": animal, "other": other, "place": place,
-             "place2": place2, "colour": writer.pick("colour"), "thing": writer.pick("thing")}  # fmt: skip
+    words = {"name": name, "friend": friend, "animal": animal, "other": other}
+    words |= {"place": place, "place2": place2}
+    words |= {"colour": writer.pick("colour"), "thing": writer.pick("thing")}
     first = writer.pick(
         (
             "{name} the {animal} had a {colour} {thing}.",
@@ -311,7 +311,7 @@ MADE: dict[str, Callable[[Writer], Entry]] = {
 
 
 def listed(entry: Entry) -> tuple[str, ...]:
-    """What stands in the list of an entry, in the order of the alphabet: the same for all orders."""
+    """What stands in the list of an entry, alphabetically: the same for all orders."""
     words = re.findall(r"[a-z]+", f"{entry['instruction']} {entry['input']}")
     return tuple(sorted(word for word in words if word in LISTED[entry["task"]]))
 
@@ -369,7 +369,7 @@ def larger_lists(writer: Writer) -> Iterator[Entry]:
 
 def talk_entries(writer: Writer) -> Iterator[Entry]:
     """What people say to a chat, and what lies outside the valley."""
-    for name, head in sheet("talk.txt").items():
+    for head in sheet("talk.txt").values():
         for message in head.new if writer.split == "test" else head.known:
             for _ in range(TALK_TIMES):
                 yield writer.entry("talk", message, writer.pick(head.answers))
@@ -434,8 +434,3 @@ def is_new(entry: Entry) -> bool:
         and entry["split"] == "test"
         or any(entry["wording"] in head.new for name, head in heads if name.split(".")[0] in names)
     )
-
-
-def sizes(entries: list[Entry]) -> Counter:
-    """How many entries there are of each (task, number of things in the list)."""
-    return Counter((e["task"], len(listed(e))) for e in entries if e["task"] in LISTED)

@@ -5,8 +5,9 @@
 
 The hand-written files (`world.txt`, `tale.txt`, the sheets, and the tables in the makers) are the
 sources. The tokenizer (`course.tiktoken`) is trained here too, on all that training may read:
-tales, rhymes, lessons, exercises, messages, and instructions in their prompt format. The checkpoint is not made here: training
-is not the same to the last bit on every machine. `04_pretraining/pretraining.ipynb` writes it.
+tales, rhymes, lessons, exercises, messages, and instructions in their prompt format. The checkpoint
+is not made here: training is not the same to the last bit on every machine.
+`04_pretraining/pretraining.ipynb` writes it.
 """
 
 from __future__ import annotations

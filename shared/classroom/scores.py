@@ -137,11 +137,16 @@ def score_answers(entries: Sequence[Entry], answers: Sequence[str]) -> pd.DataFr
     return pd.DataFrame.from_dict(table, "index", columns=["entries", "exact match", "token F1"])
 
 
+APART = {"tale": "tales told", "continue": "tales continued", "outside": "outside: declined"}
+
+
 def groups_of(entry: Entry) -> list[str]:
     """The rows of `score_groups` to which an entry of the test belongs."""
     task = entry["task"]
-    if task in (*HARD, *FREE_TASKS, "outside"):
-        return [{"tale": "tales told", "continue": "tales continued", "outside": "outside: declined"}.get(task, f"hard on purpose: {task}")]  # fmt: skip
+    if task in HARD:
+        return [f"hard on purpose: {task}"]
+    if task in APART:
+        return [APART[task]]
     if task in ("count", "sort") and len(listed(entry)) in FREE_SIZES:
         return ["sizes never seen"]
     groups = ["new wordings" if is_new(entry) else "known wordings"]
@@ -167,5 +172,5 @@ def score_groups(entries: Sequence[Entry], answers: Sequence[str]) -> pd.DataFra
             rows[group].append(is_right(entry, given))
         if entry["task"] != "outside":
             rows["inside: declined"].append(declines(given))
-    table = {group: (len(rows[group]), sum(rows[group]) / len(rows[group])) for group in sorted(rows)}  # fmt: skip
+    table = {group: (len(right), sum(right) / len(right)) for group, right in sorted(rows.items())}
     return pd.DataFrame.from_dict(table, "index", columns=["entries", "share"])

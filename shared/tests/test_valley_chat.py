@@ -7,7 +7,7 @@ from data.ask import answers, with_answers
 from data.instructions import is_right
 from data.sheets import sheet
 from shared.chat import Chat
-from shared.classroom.files import BUNDLED, DATA
+from shared.classroom.files import BUNDLED, DATA, ROOT
 from shared.tokenizers import course_tokenizer
 from shared.weights import load_checkpoint
 
@@ -37,6 +37,40 @@ def test_a_tale_about_an_owl_is_possible_and_about_an_owl(model):
     entry = {"task": "tale", "instruction": "tell me a tale about an owl", "input": ""}
     told = ["".join(Chat(model, TOKENIZER).say(entry["instruction"], "", 0.7)) for _ in range(20)]
     assert sum(is_right(entry, text) for text in told) >= 17
+
+
+def test_the_test_part_is_answered_as_recorded(model):
+    record = json.loads((ROOT / "06_finetune_instructions" / "instructions.json").read_text())
+    test = [e for e in load_instructions("test") if e["task"] not in FREE_TASKS]
+    found = score_groups(test, answer(model, TOKENIZER, test))["share"]
+    for group, share in found.items():
+        assert share == pytest.approx(record["groups"][group], abs=0.02), group
+
+
+def test_the_hard_tasks_leave_something_to_learn():
+    record = json.loads((ROOT / "06_finetune_instructions" / "instructions.json").read_text())
+    assert set(record["hard"]) == set(HARD)
+    for passes in record["hard"].values():
+        assert 0.2 <= passes["pass@1"] <= 0.7 and passes["pass@8"] > passes["pass@1"] + 0.1
+
+
+def test_the_tenth_turn_is_as_good_as_the_first(model):
+    """Thirty conversations of ten turns, of requests that begin no tale."""
+    rng = random.Random(1)
+    entries = [
+        e for e in load_instructions("test")
+        if e["task"] not in (*FREE_TASKS, *HARD, *VOICED) and not is_new(e)
+        and not (e["task"] in ("count", "sort") and len(listed(e)) > 6)
+    ]  # fmt: skip
+    right = []
+    for _ in range(30):
+        chat = Chat(model, TOKENIZER)
+        right.append([
+            is_right(e, "".join(chat.say(e["instruction"], e["input"])))
+            for e in rng.sample(entries, 10)
+        ])  # fmt: skip
+    turns = torch.tensor(right).float().mean(0)
+    assert turns[5:].mean() >= turns[:3].mean() - 0.05, turns
 
 
 def test_the_datasheet_has_the_answers_that_the_model_gives():
