@@ -1,13 +1,19 @@
 """The bundled chat model: what it says to those who come by, and what the datasheet says of it."""
 
+import json
+import random
+
 import pytest
 import torch
 
 from data.ask import answers, with_answers
-from data.instructions import is_right
+from data.instructions import FREE_TASKS, HARD, VOICED, is_new, is_right, listed
 from data.sheets import sheet
 from shared.chat import Chat
+from shared.classroom.datasets import load_instructions
 from shared.classroom.files import BUNDLED, DATA, ROOT
+from shared.classroom.scores import score_groups
+from shared.instructions import answer
 from shared.tokenizers import course_tokenizer
 from shared.weights import load_checkpoint
 
