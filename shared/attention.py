@@ -26,8 +26,7 @@ class KVCache:
     def __init__(self, model: nn.Module, batch_size: int) -> None:
         config, weight = model.config, model.token_embedding.weight
         heads = getattr(config, "n_kv_heads", config.n_heads)  # a ModernGPT may have fewer of them
-        head_dim = config.emb_dim // config.n_heads
-        shape = (config.n_layers, batch_size, heads, config.context_length, head_dim)
+        shape = (config.n_layers, batch_size, heads, config.context_length, config.head_dim)
         # Under autocast the keys come in half precision, and the cache must have the same type.
         device = weight.device.type
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -35,7 +35,8 @@ class GPTConfig:
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
         whole(1, **{name: getattr(self, name) for name in sizes})
-        must_divide(emb_dim=self.emb_dim, n_heads=self.n_heads)
+        if not getattr(self, "head_size", 0):  # a ModernConfig may say how large a head is
+            must_divide(emb_dim=self.emb_dim, n_heads=self.n_heads)
         above(0, init_std=self.init_std)
         fine = 0 <= self.drop_rate < 1
         require(fine, f"drop_rate is {self.drop_rate}; it must lie in [0, 1)")
@@ -45,6 +46,11 @@ class GPTConfig:
         """A named configuration: "course", "124M", "355M", "774M" or "1558M"."""
         one_of(PRESETS, preset=name)
         return cls(**asdict(PRESETS[name]) | changes)
+
+    @property
+    def head_dim(self) -> int:
+        """Dimensions of one head's queries, keys and values."""
+        return self.emb_dim // self.n_heads
 
     def build(self) -> GPTModel:
         """The model of this configuration, with random weights."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.attention import KVCache, causal_attention
-from shared.classroom.errors import must_divide, one_of, require
+from shared.classroom.errors import above, must_divide, one_of, require, whole
 from shared.gpt import GPTConfig, check_ids
 
 # built in 03_gpt_architecture/from_gpt2_to_llama.ipynb: RMSNorm, rotary_table, rotate, SwiGLU,
@@ -24,19 +24,25 @@ from shared.gpt import GPTConfig, check_ids
 
 @dataclass(frozen=True)
 class ModernConfig(GPTConfig):
-    """The numbers that define a ModernGPT; those of GPTConfig, and four more."""
+    """The numbers that define a ModernGPT; those of GPTConfig, and what published models choose."""
 
     drop_rate: float = 0.0
     n_kv_heads: int = 4  # heads of keys and values; n_heads of queries share them
     feed_forward: str = "swiglu"  # or "relu2"
     hidden_dim: int = 0  # width of the feed-forward; 0 means 8/3 × emb_dim with gates, 4 × without
     rotary_base: float = 10_000.0  # the slowest pair turns once in some 2π × this many tokens
+    head_size: int = 0  # dimensions of a head; 0 means emb_dim / n_heads
+    qk_norm: bool = True  # Llama has none, Qwen3 has it
+    attention_bias: bool = False
+    norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         super().__post_init__()
         must_divide(n_heads=self.n_heads, n_kv_heads=self.n_kv_heads)
         one_of(("swiglu", "relu2"), feed_forward=self.feed_forward)
-        size = self.emb_dim // self.n_heads
+        whole(0, head_size=self.head_size)
+        above(0, norm_eps=self.norm_eps, rotary_base=self.rotary_base)
+        size = self.head_dim
         require(size % 2 == 0, f"a head has {size} dimensions; rotary positions turn pairs of them")
 
     @classmethod
@@ -44,6 +50,11 @@ class ModernConfig(GPTConfig):
         """The sizes of `GPTConfig.preset`, with four heads of keys and values where they divide."""
         shared = math.gcd(4, GPTConfig.preset(name).n_heads)
         return super().preset(name, **{"n_kv_heads": shared} | changes)
+
+    @property
+    def head_dim(self) -> int:
+        """Dimensions of one head's queries, keys and values."""
+        return self.head_size or self.emb_dim // self.n_heads
 
     def build(self) -> ModernGPT:
         """The model of this configuration, with random weights."""
@@ -126,13 +137,16 @@ class ModernAttention(nn.Module):
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
-        self.config, self.head_dim = config, config.emb_dim // config.n_heads
-        shared_dim = config.n_kv_heads * self.head_dim
-        self.queries = nn.Linear(config.emb_dim, config.emb_dim, bias=False)
-        self.keys = nn.Linear(config.emb_dim, shared_dim, bias=False)
-        self.values = nn.Linear(config.emb_dim, shared_dim, bias=False)
-        self.query_norm, self.key_norm = RMSNorm(self.head_dim), RMSNorm(self.head_dim)
-        self.out_proj = nn.Linear(config.emb_dim, config.emb_dim, bias=False)
+        self.config, self.head_dim, bias = config, config.head_dim, config.attention_bias
+        full_dim, shared_dim = (n * self.head_dim for n in (config.n_heads, config.n_kv_heads))
+        self.queries = nn.Linear(config.emb_dim, full_dim, bias=bias)
+        self.keys = nn.Linear(config.emb_dim, shared_dim, bias=bias)
+        self.values = nn.Linear(config.emb_dim, shared_dim, bias=bias)
+        self.query_norm = self.key_norm = nn.Identity()
+        if config.qk_norm:
+            self.query_norm = RMSNorm(self.head_dim, config.norm_eps)
+            self.key_norm = RMSNorm(self.head_dim, config.norm_eps)
+        self.out_proj = nn.Linear(full_dim, config.emb_dim, bias=bias)
 
     def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         """(batch, tokens, emb_dim) → the same shape; with a cache as in MultiHeadAttention."""
@@ -158,7 +172,7 @@ class ModernBlock(nn.Module):
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
         dim = config.emb_dim
-        self.norm1, self.norm2 = RMSNorm(dim), RMSNorm(dim)
+        self.norm1, self.norm2 = RMSNorm(dim, config.norm_eps), RMSNorm(dim, config.norm_eps)
         self.attention = ModernAttention(config)
         if config.feed_forward == "relu2":
             self.feed_forward = SquaredReLU(dim, config.hidden_dim or 4 * dim)
@@ -180,7 +194,7 @@ class ModernGPT(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.emb_dim)
         self.blocks = nn.ModuleList(ModernBlock(config) for _ in range(config.n_layers))
-        self.final_norm = RMSNorm(config.emb_dim)
+        self.final_norm = RMSNorm(config.emb_dim, config.norm_eps)
         self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:  # residual projections smaller, as in GPT-2
