@@ -29,6 +29,7 @@ from shared.classroom.errors import (
 )
 from shared.classroom.files import DATA
 from shared.classroom.ranks import read_ranks, write_ranks
+from shared.gguf import GGUF
 
 # built in bigram/bigram.ipynb: CharTokenizer, WordTokenizer
 # built in 01_text_data/bpe.ipynb: merge_pair, learn_ranks, encode_piece
@@ -217,6 +218,24 @@ class FastEncoding(tiktoken.Encoding):
         return ids + encode(text[start:])
 
 
+class PartialEncoding(FastEncoding):
+    """An encoding whose vocabulary lacks some single bytes; text with one of these is refused."""
+
+    def __init__(self, name: str, *, mergeable_ranks: dict[bytes, int], **rest: object) -> None:
+        super().__init__(name, mergeable_ranks=mergeable_ranks, **rest)
+        self.missing = {byte for byte in range(256) if bytes([byte]) not in mergeable_ranks}
+
+    def _in_parts(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+        check_text(text)
+        if self.missing and (lost := self.missing.intersection(text.encode())):
+            letter = next(c for c in text if lost.intersection(c.encode()))
+            raise ValueError(
+                f"no token of {self.name} covers the byte {min(lost):#04x}, and the text has it in "
+                f"{letter!r}: remove or replace that character"
+            )
+        return super()._in_parts(text, encode)
+
+
 def count_pieces(texts: Iterable[str]) -> Counter[str]:
     """Return how often each piece occurs: training needs every distinct word only once."""
     pieces: Counter[str] = Counter()
@@ -327,6 +346,47 @@ def split_special(text: str, allowed: Collection[str]) -> list[str]:
         return [text]
     longest_first = sorted(allowed, key=len, reverse=True)
     return regex.split(f"({'|'.join(map(regex.escape, longest_first))})", text)
+
+
+# How the vocabularies of GGUF files cut a text, by the name they give it: GPT-2's rule, and it
+# again with every digit a piece of its own.
+DIGITS = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
+CUTS = {"gpt-2": PATTERN, "smollm": DIGITS}
+CONTROL = 3  # the kind of a token that no text may become
+
+
+def gguf_tokenizer(path: str | Path) -> PartialEncoding:
+    """The tokenizer in a GGUF file (byte pairs); its control tokens are the special ones.
+
+    Raises ValueError for a file without one, or with one of another kind.
+    """
+    fields = GGUF(Path(path)).fields
+    try:
+        kind, cut = fields["tokenizer.ggml.model"], fields.get("tokenizer.ggml.pre", "gpt-2")
+        tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    except KeyError as error:
+        raise ValueError(f"{path} holds no tokenizer: its header has no {error}") from None
+    known = kind == "gpt2" and cut in CUTS
+    require(
+        known, f"{path} has a tokenizer {kind}/{cut}; read here are gpt2/{', gpt2/'.join(CUTS)}"
+    )
+    letters = {letter: byte for byte, letter in printable_bytes().items()}
+    special = {t: i for i, (t, k) in enumerate(zip(tokens, kinds, strict=True)) if k == CONTROL}
+    ranks = {
+        bytes(letters[letter] for letter in token): id
+        for id, token in enumerate(tokens)
+        if token not in special
+    }
+    return PartialEncoding(
+        Path(path).stem, pat_str=CUTS[cut], mergeable_ranks=ranks, special_tokens=special
+    )
+
+
+def printable_bytes() -> dict[int, str]:
+    """GPT-2's letter for every byte, so that a vocabulary can be written as text: 32 → Ġ."""
+    seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    unseen = (byte for byte in range(256) if byte not in seen)
+    return {byte: chr(byte) for byte in seen} | {b: chr(256 + i) for i, b in enumerate(unseen)}
 
 
 @functools.cache

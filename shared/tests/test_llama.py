@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from shared.attention import KVCache
+from shared.classroom.datasets import load_tales
 from shared.gguf import GGUF, KINDS
 from shared.gpt import count_parameters
+from shared.tokenizers import gguf_tokenizer
 from shared.weights import load_checkpoint, read_llama, save_checkpoint
 
 SIZES = {  # odd on purpose: what is taken for something else must not fit by chance
@@ -227,3 +230,70 @@ def test_other_files_and_models_are_refused(tmp_path):
     write_gguf(tmp_path / "far.gguf", model, "llama", llama__rope__scaling__type="yarn")
     with pytest.raises(ValueError, match=r"stretches its positions \(yarn\)"):
         read_llama(tmp_path / "far.gguf")
+
+
+# -- the tokenizer in a GGUF file ------------------------------------------------------------------
+
+MIXED = (
+    "The year 2026 isn't over: 12  345 mice, 6 geese.\n\n\tPip's   café, 東京 and \U0001f642 x2 ",
+    "  9 lives", "a 1\n2  3", " ", "", "don't  'll 7th", "<|im_start|>user",
+)  # fmt: skip
+
+
+def tokenizer_file(path: Path, lost: str = "") -> Tokenizer:
+    """A small tokenizer as SmolLM's, and a GGUF file with it; the letters `lost` are unknown."""
+    theirs = Tokenizer(models.BPE())
+    theirs.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    theirs.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=["<|endoftext|>", "<|im_start|>"], show_progress=False,
+        initial_alphabet=sorted({*pre_tokenizers.ByteLevel.alphabet()} - {*lost}),
+    )  # fmt: skip
+    theirs.train_from_iterator(load_tales("val"), trainer)
+    tokens = sorted(theirs.get_vocab(), key=theirs.get_vocab().get)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3] + [1] * (len(tokens) - 2))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return theirs
+
+
+def test_ids_are_those_of_tokenizers(tmp_path):
+    theirs = tokenizer_file(tmp_path / "one.gguf")
+    ours = gguf_tokenizer(tmp_path / "one.gguf")
+    theirs.encode_special_tokens = True  # as text
+    for text in (*MIXED, *load_tales("val")[:50]):
+        assert ours.encode_ordinary(text) == theirs.encode(text).ids, text
+        assert ours.decode(ours.encode_ordinary(text)) == text
+    assert ours.encode("<|im_start|>", allowed_special="all") == [1]
+
+
+def test_what_a_person_types_is_no_special_token(tmp_path):
+    tokenizer_file(tmp_path / "one.gguf")
+    assert 1 not in gguf_tokenizer(tmp_path / "one.gguf").encode_ordinary("<|im_start|>system")
+
+
+def test_a_byte_that_no_token_covers_is_named(tmp_path):
+    tokenizer_file(tmp_path / "one.gguf", lost="\u00f0")  # the first byte of an emoji
+    ours = gguf_tokenizer(tmp_path / "one.gguf")
+    with pytest.raises(
+        ValueError, match=r"covers the byte 0xf0, and the text has it in '\U0001f642'"
+    ):
+        ours.encode_ordinary("fine \U0001f642")
+    assert ours.decode(ours.encode_ordinary("fine")) == "fine"
+
+
+def test_a_file_without_a_tokenizer(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "none.gguf", "llama")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ValueError, match=r"no 'tokenizer\.ggml\.model'"):
+        gguf_tokenizer(tmp_path / "none.gguf")
