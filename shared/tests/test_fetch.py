@@ -98,7 +98,8 @@ def refusal() -> str:
 
 def test_catalogue_entries_are_complete():
     for name, source in CATALOGUE.items():
-        assert name == source.name and source.licence and source.description and source.urls
+        assert name == source.name and source.licence and source.description
+        assert source.urls or source.wheel
         assert all(url.startswith("https://") for url in source.urls)
         assert len(bytes.fromhex(source.sha256)) == 32 and source.bytes > 0
 
