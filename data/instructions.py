@@ -34,7 +34,9 @@ OUTSIDE_TIMES = 2  # the same for a question about what lies outside the valley
 
 TRAINED_SIZES, FREE_SIZES = range(2, 7), (7, 8)  # of the lists; the second only in the test
 FREE_SIZE_COUNT = 20  # test entries of a list task with these sizes
-HARD = ("alphabet", "total")  # on purpose: for those who want to learn by reward later
+# Reported apart: two that the chat model gets half of the time, which leaves something to learn by
+# reward, and one, sums, that it hardly ever gets.
+HARD = ("animal_of_name", "say", "total")
 FREE_TASKS = ("continue", "tale")  # many right answers: judged by the grammar
 VOICED = ("talk", "outside")  # several right answers: any voice will do
 

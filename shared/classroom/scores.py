@@ -109,8 +109,7 @@ def score_answers(entries: Sequence[Entry], answers: Sequence[str]) -> pd.DataFr
     """Per task: entries, share of exact matches, mean token F1; last the row "all".
 
     Where several voices are right, the nearest counts. Tales are left out: no words of theirs can
-    be expected (`score_groups` judges them). The tasks that are hard on purpose have rows, but are
-    not in "all". Raises ValueError for a task that the course does not know, or when nothing is
+    be expected (`score_groups` judges them). The hard tasks have rows, but are not in "all". Raises ValueError for a task that the course does not know, or when nothing is
     left to score.
     """
     a_list(entries=entries, answers=answers)
@@ -144,7 +143,7 @@ def groups_of(entry: Entry) -> list[str]:
     """The rows of `score_groups` to which an entry of the test belongs."""
     task = entry["task"]
     if task in HARD:
-        return [f"hard on purpose: {task}"]
+        return [f"hard: {task}"]
     if task in APART:
         return [APART[task]]
     if task in ("count", "sort") and len(listed(entry)) in FREE_SIZES:

