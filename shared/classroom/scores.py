@@ -109,8 +109,8 @@ def score_answers(entries: Sequence[Entry], answers: Sequence[str]) -> pd.DataFr
     """Per task: entries, share of exact matches, mean token F1; last the row "all".
 
     Where several voices are right, the nearest counts. Tales are left out: no words of theirs can
-    be expected (`score_groups` judges them). The hard tasks have rows, but are not in "all". Raises ValueError for a task that the course does not know, or when nothing is
-    left to score.
+    be expected (`score_groups` judges them). The hard tasks have rows, but are not in "all". Raises
+    ValueError for a task that the course does not know, or when nothing is left to score.
     """
     a_list(entries=entries, answers=answers)
     known, rows = {entry["task"] for entry in load_instructions()}, defaultdict(list)
