@@ -36,8 +36,8 @@ FEWER = {
         '_classes(table[table["split"] == name])': '_classes(table[table["split"] == name][::6])',
     },
     "instructions": {
-        "(600, 150)": "(10, 5)",
-        "load_instructions(name)": "load_instructions(name)[::4]",
+        "(1000, 80)": "(10, 5)",
+        "load_instructions(name)": "load_instructions(name)[::8]",
     },
 }
 NOTEBOOKS = [
