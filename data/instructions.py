@@ -90,9 +90,7 @@ def format_prompt(entry: Entry) -> str:
 def typed(request: str, rng: random.Random) -> str:
     """The request as somebody types it: politely, in small letters, without a full stop."""
     first, rest = request[0].lower() + request[1:], rng.random()
-    may_be_small = not re.match(
-        rf"I\b|{'|'.join((*values('name'), *GUESTS, *NEW_GUESTS))}", request
-    )
+    may_be_small = not re.match(rf"I\b|{'|'.join((*values('name'), *ALL_GUESTS))}", request)
     ends = request.rstrip(".?!")
     if request.split()[0] in IMPERATIVES and ":" not in request and rest < 0.2:
         return f"Please {first}" if rest < 0.1 else f"can you {first.rstrip('.')}?"

@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
@@ -287,7 +286,7 @@ class HubFolder:
         """One tensor, in 32 bits."""
         file, stored = self.files[name]
         with safe_open(file, framework="pt") as opened:  # closed at once: gives the memory back
-            return opened.get_tensor(stored).float().clone()
+            return opened.get_tensor(stored).to(torch.float32, copy=True)
 
 
 class GGUFModel:
@@ -336,7 +335,7 @@ class GGUFModel:
         Llama's files store the two numbers that turn together side by side, ours (and Qwen3's) half
         a head apart.
         """
-        tensor = torch.from_numpy(np.array(self.file.read(name)))
+        tensor = torch.from_numpy(self.file.read(name))
         turned = ".attn_q." in name or ".attn_k." in name
         if turned and self.file.fields["general.architecture"] == "llama":
             pairs = tensor.unflatten(0, (-1, self.config.head_dim // 2, 2))

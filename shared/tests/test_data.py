@@ -249,7 +249,6 @@ def test_all_answers_are_right_and_a_wrong_one_is_not(entries):
 
 
 def test_a_tale_must_be_about_what_was_asked():
-    owl = "So ends"
     entry = {"task": "tale", "instruction": "Tell me a tale about an owl.", "input": ""}
     tales = load_tales("val")
     owl = next(tale for tale in tales if " owl" in tale)
