@@ -138,7 +138,7 @@ def test_vocabularies_and_mirrors_may_have_windows_line_ends(tmp_path: Path, mon
         ("notepad.jsonl.txt", b'{"text":"One."}\n{"text":"Two.\\nIt goes on."}\n{"text":"Three."}'),
         ("old mac.txt", b"One.\r\rTwo.\rIt goes on.\r\rThree."),
         ("no dots", b"One.\n\nTwo.\nIt goes on.\n\nThree."),
-        ("PACKED.TXT.GZ", gzip.compress(b"One.\r\n\r\nTwo.\r\nIt goes on.\r\n\r\nThree.")),
+        ("PACKED.TXT.GZ", gzip.compress(b"One.\r\n\r\nTwo.\r\nIt goes on.\r\n\r\nThree.", mtime=0)),
     ],
 )
 @pytest.mark.parametrize("chunk", [5, 9, 2**20])
