@@ -30,8 +30,8 @@ class KVCache:
         # Under autocast the keys come in half precision, and the cache must have the same type.
         device = weight.device.type
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        self.keys = torch.zeros(shape, device=weight.device, dtype=half or weight.dtype)
-        self.values = torch.zeros_like(self.keys)
+        self.keys = torch.empty(shape, device=weight.device, dtype=half or weight.dtype)
+        self.values = torch.empty_like(self.keys)
         self.length = 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,10 @@ from shared.attention import KVCache
 from shared.classroom.errors import whole
 from shared.generate import check_sampling, stream
 from shared.gpt import GPTModel
+from shared.texts import encode_plain, end_of_text
 
 # built in 06_finetune_instructions/chat.ipynb: Chat
+# built in 06_finetune_instructions/real_llm_chat.ipynb: ChatML
 
 
 class Chat:
@@ -26,8 +28,15 @@ class Chat:
     def __init__(self, model: GPTModel, tokenizer, room: int = 64) -> None:
         whole(1, room=room)
         self.model, self.tokenizer, self.room = model, tokenizer, room
-        self.exchanges: list[list[int]] = []  # of each turn: prompt, answer, <|endoftext|>
+        self.end = end_of_text(tokenizer)  # closes an answer
+        self.opening = [self.end]  # before the first turn
+        self.exchanges: list[list[int]] = []  # of each turn: prompt, answer, the mark of its end
         self.cache = KVCache(model, batch_size=1)
+
+    def prompt(self, instruction: str, text: str) -> list[int]:
+        """Ids of a request, as the model met requests in its tuning."""
+        request = format_prompt({"instruction": instruction, "input": text})
+        return encode_plain(self.tokenizer, request)
 
     def say(self, instruction: str, text: str = "", temperature: float = 0.0) -> Iterator[str]:
         """Yield the answer in pieces, as they come; stop by closing it, before the next turn.
@@ -37,22 +46,22 @@ class Chat:
         """
         if not instruction.strip():
             raise ValueError("the instruction is empty: ask for something")
-        end, limit = self.tokenizer.eot_id, self.model.config.context_length
         check_sampling(temperature, None, None)
-        prompt = self.tokenizer.encode(format_prompt({"instruction": instruction, "input": text}))
-        if 1 + len(prompt) + self.room > limit:
+        prompt = self.prompt(instruction, text)
+        limit = self.model.config.context_length - len(self.opening) - self.room
+        if len(prompt) > limit:
             raise ValueError(
                 f"the request has {len(prompt)} tokens; with room for an answer at most "
-                f"{limit - self.room - 1} fit: shorten it"
+                f"{limit} fit: shorten it"
             )
-        while 1 + sum(map(len, self.exchanges)) + len(prompt) + self.room > limit:
+        while sum(map(len, self.exchanges)) + len(prompt) > limit:
             self.forget()
         exchange, answer, shown = list(prompt), [], ""
         self.exchanges.append(exchange)
         try:
             for new in self.write(temperature):
                 exchange.append(new)
-                if new == end:
+                if new == self.end:
                     return
                 answer.append(new)
                 said = self.tokenizer.decode(answer)
@@ -60,8 +69,8 @@ class Chat:
                     yield said[len(shown) :]
                     shown = said
         finally:
-            if exchange[-1] != end:  # stopped, or no room left: the next turn needs the mark
-                exchange.append(end)
+            if exchange[-1] != self.end:  # stopped, or no room left: the next turn needs the mark
+                exchange.append(self.end)
 
     def forget(self) -> None:
         """Drop the oldest exchange; the rest moves to other places and must be read anew."""
@@ -70,13 +79,30 @@ class Chat:
 
     def write(self, temperature: float) -> Iterator[int]:
         """Yield new ids after the last exchange; a long answer drives out what was said before."""
-        end, limit = self.tokenizer.eot_id, self.model.config.context_length
+        end, limit = self.end, self.model.config.context_length
         device = next(self.model.parameters()).device
         while True:
-            ids = [end, *(id for exchange in self.exchanges for id in exchange)]
+            ids = [*self.opening, *(id for exchange in self.exchanges for id in exchange)]
             row, room = torch.tensor([ids], device=device), limit - len(ids) - 1  # 1 for the mark
             new_ids = stream(self.model, row, room, temperature, eos_id=end, cache=self.cache)
             yield from (new.item() for new in new_ids)
             if self.exchanges[-1][-1] == end or len(self.exchanges) == 1:
                 return
             self.forget()
+
+
+class ChatML(Chat):
+    """The same conversation in the format of SmolLM2 and Qwen: who speaks is a special token."""
+
+    def __init__(self, model: GPTModel, tokenizer, room: int = 64) -> None:
+        super().__init__(model, tokenizer, room)
+        self.speaks = tokenizer.encode_single_token("<|im_start|>")
+        self.end = tokenizer.encode_single_token("<|im_end|>")
+        self.opening = []
+
+    def prompt(self, instruction: str, text: str) -> list[int]:
+        """Ids of what a person says, and of the assistant's turn as far as its first word."""
+        said = encode_plain(self.tokenizer, "user\n" + "\n".join(filter(None, (instruction, text))))
+        line, name = (encode_plain(self.tokenizer, plain) for plain in ("\n", "assistant\n"))
+        between = line if self.exchanges else []
+        return [*between, self.speaks, *said, self.end, *line, self.speaks, *name]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from shared.attention import KVCache
 from shared.classroom.errors import at_least, plain, require, whole
-from shared.classroom.fast import streamlined
+from shared.classroom.fast import writer
 from shared.classroom.machine import evaluating
 from shared.gpt import GPTModel
 
@@ -113,7 +113,7 @@ def stream(
     finished = torch.zeros(ids.shape[0], 1, dtype=torch.bool, device=ids.device)
     text, unread = [ids], ids if cache is None else ids[:, cache.length :]
     with evaluating(model):
-        fast = streamlined(model)
+        fast = writer(model)
         for length in range(ids.shape[1], ids.shape[1] + max_new_tokens):
             with torch.inference_mode():
                 if cache is not None and length <= limit:

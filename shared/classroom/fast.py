@@ -32,6 +32,18 @@ def streamlined(model: nn.Module) -> nn.Module:
     return twin
 
 
+def writer(model: nn.Module) -> nn.Module:
+    """`streamlined`, and of a prompt only the last place gets scores: nobody asks for the others.
+
+    With hooks on the model or its head, which might ask, all places have them.
+    """
+    twin = streamlined(model)
+    head = vars(twin).get("head")
+    if isinstance(head, nn.Linear) and not {type(twin), type(head)} & {type(model), nn.Linear}:
+        vars(twin)["head"] = lambda x: head(x[:, -1:] if x.dim() == 3 else x)
+    return twin
+
+
 @functools.cache
 def called_directly(kind: type[nn.Module], forward: Callable) -> type[nn.Module]:
     """The same kind of module; to call it is to call its `forward`."""

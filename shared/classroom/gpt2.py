@@ -33,6 +33,14 @@ def is_stand_in() -> bool:
     return value == "stand-in"
 
 
+def missing(what: str) -> str:
+    """A line in the place of what only OpenAI's weights could say, and how to get them."""
+    return (
+        f"No {what}: this is a stand-in. For OpenAI's weights go online and unset COURSE_WEIGHTS.\n"
+        "A model that speaks without them: 03_gpt_architecture/real_llm.ipynb."
+    )
+
+
 def gpt2_config(size: str = "124M", **changes: object) -> GPTConfig:
     """The configuration of GPT-2 in that size, or of its stand-in: fewer layers and dimensions."""
     if size not in STAND_IN_LAYERS:

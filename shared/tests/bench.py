@@ -32,13 +32,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from shared.classroom.datasets import load_text, pretraining_documents  # noqa: E402
-from shared.classroom.fetch import FetchError  # noqa: E402
+from shared.classroom.fetch import FetchError, fetch  # noqa: E402
 from shared.generate import generate  # noqa: E402
 from shared.gpt import GPTConfig, GPTModel  # noqa: E402
 from shared.shards import encode_parallel  # noqa: E402
-from shared.tests.peers import hugging_face_gpt2  # noqa: E402
+from shared.tests.peers import hugging_face_gpt2, hugging_face_llama  # noqa: E402
 from shared.tokenizers import END_OF_TEXT, BPETokenizer, course_tokenizer  # noqa: E402
 from shared.training import next_token_loss  # noqa: E402
+from shared.weights import read_llama  # noqa: E402
 
 
 @dataclass
@@ -290,6 +291,41 @@ def caching(config: GPTConfig, new: int, rounds: int) -> Row:
     assert torch.equal(one, other)
     what = f"{new + 1} tokens, 6 layers × 384: without cache / with"
     return Row(what, slow / fast, f"{slow:.2f} s / {fast:.2f} s", at_least=5)
+
+
+@benchmark
+def real_llm(quick: bool) -> Iterator[Row]:
+    """SmolLM2-135M in ModernGPT against transformers: reading a prompt, and writing behind it."""
+    try:
+        model = read_llama(fetch("smollm2-135m-instruct.gguf"))
+    except FetchError as error:
+        yield Row("SmolLM2-135M", None, str(error).splitlines()[0])
+        return
+    theirs, rounds, length, new = hugging_face_llama(model), 5, 256, 24
+    if quick:
+        rounds, length, new = 1, 8, 3
+    prompt = torch.randint(3, 40_000, (1, length), generator=torch.Generator().manual_seed(0))
+    settings = {"do_sample": False, "pad_token_id": 0, "attention_mask": torch.ones_like(prompt)}
+
+    def times(count: int) -> list[tuple[float, Any]]:
+        return take_turns(
+            rounds,
+            lambda: theirs.generate(prompt, max_new_tokens=count, **settings),
+            lambda: generate(model, prompt, count, temperature=0),
+        )
+
+    (their_reading, _), (our_reading, _) = times(1)
+    (their_all, long), (our_all, text) = times(1 + new)
+    assert torch.equal(long, text)  # the same words
+    note = f"{length / our_reading:,.0f} / {length / their_reading:,.0f} tokens per second"
+    what = f"SmolLM2-135M reads {length} tokens: ours / transformers"
+    yield Row(what, their_reading / our_reading, note, at_least=1)
+    ours, others = (
+        new / (whole - reading)
+        for whole, reading in ((our_all, our_reading), (their_all, their_reading))
+    )
+    note = f"{ours:.1f} / {others:.1f} tokens per second"
+    yield Row(f"SmolLM2-135M writes {new} more: ours / transformers", ours / others, note, at_least=1)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import gguf
@@ -15,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 from shared.attention import KVCache
 from shared.classroom.datasets import load_tales
+from shared.classroom.files import ROOT
 from shared.gguf import GGUF, KINDS
 from shared.gpt import count_parameters
 from shared.tokenizers import gguf_tokenizer
@@ -92,6 +95,43 @@ def test_it_can_be_saved_as_a_checkpoint_of_the_course(tmp_path):
     save_checkpoint(tmp_path / "ours.safetensors", ours)
     again = load_checkpoint(tmp_path / "ours.safetensors", ours.config)
     assert torch.equal(again(ids), ours(ids))
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+import torch
+from shared.modern import ModernConfig
+from shared.weights import read_llama
+
+with torch.device("meta"):  # what PyTorch imports for it, 90 MB, is no part of a model
+    ModernConfig(8, 8, 8, 4, 1).build()
+
+def kilobytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+before = kilobytes("VmRSS")
+model = read_llama(sys.argv[1])
+peak = 1024 * (kilobytes("VmHWM") - before)
+print(peak / (4 * sum(p.numel() for p in model.parameters())))
+"""
+LARGE = {"hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64,
+         "intermediate_size": 1536, "num_hidden_layers": 16, "vocab_size": 8192}  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts the peak of memory")
+@pytest.mark.parametrize("way", ["safetensors", "gguf"])
+def test_loading_takes_little_more_memory_than_the_model(tmp_path, way):
+    model = theirs("llama", "wide", **LARGE)  # 200 MB in float32
+    if way == "gguf":
+        path = tmp_path / "model.gguf"
+        write_gguf(path, model, "llama")
+    else:
+        path = tmp_path
+        model.to(torch.bfloat16).save_pretrained(path)
+    command = [sys.executable, "-c", PEAK, str(path)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 1 <= float(ran.stdout) <= 1.3
 
 
 # -- what is wrong is named ----------------------------------------------------------------------
