@@ -325,7 +325,8 @@ def real_llm(quick: bool) -> Iterator[Row]:
         for whole, reading in ((our_all, our_reading), (their_all, their_reading))
     )
     note = f"{ours:.1f} / {others:.1f} tokens per second"
-    yield Row(f"SmolLM2-135M writes {new} more: ours / transformers", ours / others, note, at_least=1)
+    what = f"SmolLM2-135M writes {new} more: ours / transformers"
+    yield Row(what, ours / others, note, at_least=1)
 
 
 # ---------------------------------------------------------------------------------------------
