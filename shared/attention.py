@@ -17,16 +17,17 @@ from shared.classroom.errors import must_divide, must_fit
 
 
 class KVCache:
-    """Keys and values of the tokens read so far, for every layer, with room for a full context.
+    """Keys and values of the tokens read so far, for every layer.
 
-    `keys` and `values` have shape (layers, batch, heads, context_length, head_dim);
-    `length` counts the positions filled.
+    `keys` and `values` have shape (layers, batch, heads, room, head_dim), with room for a full
+    context when None; `length` counts the positions filled.
     """
 
-    def __init__(self, model: nn.Module, batch_size: int) -> None:
+    def __init__(self, model: nn.Module, batch_size: int, room: int | None = None) -> None:
         config, weight = model.config, model.token_embedding.weight
         heads = getattr(config, "n_kv_heads", config.n_heads)  # a ModernGPT may have fewer of them
-        shape = (config.n_layers, batch_size, heads, config.context_length, config.head_dim)
+        room = room or config.context_length
+        shape = (config.n_layers, batch_size, heads, room, config.head_dim)
         # Under autocast the keys come in half precision, and the cache must have the same type.
         device = weight.device.type
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -109,7 +109,7 @@ def stream(
     limit = model.config.context_length
     if cache is None and use_cache:
         with torch.inference_mode():
-            cache = KVCache(model, ids.shape[0])
+            cache = KVCache(model, ids.shape[0], min(limit, ids.shape[1] + max_new_tokens))
     finished = torch.zeros(ids.shape[0], 1, dtype=torch.bool, device=ids.device)
     text, unread = [ids], ids if cache is None else ids[:, cache.length :]
     with evaluating(model):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from shared.attention import KVCache, MultiHeadAttention
-from shared.classroom.fast import streamlined
+from shared.classroom.fast import streamlined, writer
 from shared.generate import generate, next_token_probs, stream
 from shared.gpt import FeedForward, GPTConfig, GPTModel
 from shared.lora import add_lora
@@ -55,6 +55,27 @@ def test_greedy_text_is_the_same_with_and_without_cache(
     assert text.shape == (3, tokens + 2 * CONTEXT) and text.dtype == torch.int64
     assert torch.equal(text, by_hand(model, ids, 2 * CONTEXT))
     assert len(text[:, tokens:].unique()) > 5  # not one token over and over
+
+
+def test_the_cache_has_room_for_this_text_and_no_more() -> None:
+    sizes = {"emb_dim": 8, "n_heads": 2, "n_kv_heads": 1, "n_layers": 1}
+    far = ModernGPT(ModernConfig(VOCAB, context_length=10**12, **sizes)).eval()  # 64 TB if full
+    assert generate(far, prompt(2, 3), 4, temperature=0).shape == (2, 7)
+    assert KVCache(far, batch_size=2, room=5).keys.shape == (1, 2, 1, 5, 4)
+
+
+def test_of_a_prompt_only_the_last_place_gets_scores(model: GPTModel) -> None:
+    asked = []
+    head = model.head.forward
+    model.head.forward = lambda x: asked.append(x.shape[1]) or head(x)  # its own: all places
+    generate(model, prompt(1, 5), 2, temperature=0)
+    del model.head.forward
+    twin, ids = writer(model), prompt(2, 7)
+    assert asked == [5, 1]
+    assert torch.allclose(twin(ids), model(ids)[:, -1:], atol=1e-5) and twin(ids).shape[1] == 1
+    handle = model.register_forward_hook(lambda *_: None)
+    assert writer(model)(ids).shape[1] == 7  # somebody looks
+    handle.remove()
 
 
 def test_the_cache_saves_work(model: GPTModel) -> None:
