@@ -50,7 +50,7 @@ class Chat:
         prompt = self.prompt(instruction, text)
         limit = self.model.config.context_length - len(self.opening) - self.room
         if len(prompt) > limit:
-            raise ValueError(f"the request has {len(prompt)} tokens, and {limit} fit: shorten it")
+            raise ValueError(f"{len(prompt)} tokens; with an answer only {limit} fit: shorten it")
         while sum(map(len, self.exchanges)) + len(prompt) > limit:
             self.forget()
         exchange, answer, shown = list(prompt), [], ""
