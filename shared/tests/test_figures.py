@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
@@ -12,6 +13,7 @@ from matplotlib.text import Text
 from torch import nn
 
 from shared.classroom import figures, widgets
+from shared.classroom.formulas import formula, known_formulas, typeset
 from shared.classroom.heads import attention_weights
 from shared.gpt import GPTConfig, GPTModel
 from shared.tokenizers import BPETokenizer, CharTokenizer
@@ -62,6 +64,35 @@ def test_unknown_drawings_and_chapters_are_refused_with_near_ones():
         figures.picture("bigram-count")
     with pytest.raises(ValueError, match="'09'.*'04'"):
         figures.picture("course-map", lit="09")
+
+
+@pytest.mark.parametrize("name", known_formulas())
+def test_every_formula_is_typeset_in_the_look_of_the_figures(name, capsys):
+    drawn = typeset(name)
+    root = ElementTree.fromstring(drawn.svg)
+    assert root.get("viewBox").startswith("0 0 900 ") and len(drawn.svg) < 30_000
+    assert {element.tag.rpartition("}")[2] for element in root} == {"title", "rect", "path"}
+    assert "\\" not in drawn.svg and "$" not in drawn.svg
+    left, top, width, height = box(root)
+    assert 40 < left and left + width < 860 and 10 < top
+    assert top + height < float(root.get("viewBox").split()[3]) - 10
+    formula(name)
+    said = capsys.readouterr().out
+    assert said.startswith(f"[figure formula {name}: ") and "\\" not in said
+
+
+def box(root) -> tuple[float, float, float, float]:
+    """Left, top, width and height of a formula's letters."""
+    path = root.find("{*}path")
+    moved = [float(number) for number in re.findall(r"[-\d.]+", path.get("transform"))]
+    numbers = np.array([float(number) for number in re.findall(r"-?[\d.]+", path.get("d"))])
+    points = numbers.reshape(-1, 2) + moved
+    return *points.min(axis=0), *np.ptp(points, axis=0)
+
+
+def test_an_unknown_formula_is_refused_with_near_ones():
+    with pytest.raises(KeyError, match="softmax"):
+        typeset("softmaxx")
 
 
 def words(ax) -> list[str]:

@@ -22,6 +22,7 @@ from nbformat import NotebookNode, v4
 
 from shared.classroom.cli import CHAPTERS, EXERCISES
 from shared.classroom.fetch import CATALOGUE
+from shared.classroom.formulas import known_formulas
 from shared.classroom.setup_cell import ROOT, SETUP_CELL, colab_address, colab_badge
 
 NOTEBOOKS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("[!.]*/*.ipynb"))
@@ -32,6 +33,7 @@ FOLDER_MINUTES = dict(zip(CHAPTERS, (4, 3, 4, 6, 14, 8, 12), strict=True))
 SLIDE_TYPES = {"slide", "subslide", "fragment", "notes", "skip", "-"}
 KNOWN_TAGS = r"nbval-ignore-output|nbval-skip|raises-exception|needs:.+"
 MACHINE_PATHS = re.compile(r"/(?:root|home|work|tmp|opt|Users|content)/|[A-Za-z]:\\+Users")
+FORMULAS = known_formulas()
 BOOK = "needs:the-verdict.txt"  # a tag that needs_names is tried with
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -208,12 +210,15 @@ def code(notebook: NotebookNode, path: Path) -> Iterator[str]:
     source("[next](../nowhere.ipynb)", cell=0),
     source("<img src='nowhere.png'>", cell=0),
     source("show('no-such')"),
+    source("formula('no-such')"),
 )
 def links(notebook: NotebookNode, path: Path) -> Iterator[str]:
     for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type == "code":
             calls = re.findall(r"""\b(?:show|picture)\(\s*["']([\w-]+)["']""", cell.source)
             targets = [f"{ROOT}/assets/{name}.svg" for name in calls]
+            calls = re.findall(r"""\bformula\(\s*["']([\w-]+)["']""", cell.source)
+            targets += [f"the formula {name}" for name in calls if name not in FORMULAS]
         else:
             prose = re.sub(r"```.*?```|`[^`\n]*`", "", cell.source, flags=re.DOTALL)
             targets = re.findall(r"\]\(\s*<?([^)\s>]+)", prose)
@@ -224,6 +229,20 @@ def links(notebook: NotebookNode, path: Path) -> Iterator[str]:
             file = (path.parent / unquote(re.split("[#?]", target)[0])).resolve()
             if not file.exists() or not file.is_relative_to(ROOT):
                 yield f"cell {number} links to {target}, which does not exist"
+
+
+@rule(
+    source("The loss is $-\\log p$.", cell=0),
+    source("$$L = \\frac{a}{b}$$", cell=0),
+    source("the slope \\eta", cell=0),
+)
+def formulas(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """LaTeX in a text is typeset with a network only; `formula` draws it everywhere."""
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "markdown":
+            prose = re.sub(r"```.*?```|`[^`\n]*`", "", cell.source, flags=re.DOTALL)
+            if found := re.search(r"\$\$|\\[a-zA-Z]{2,}|\$[^$\n]*\\[^$\n]*\$", prose):
+                yield f"cell {number} has LaTeX ({found[0]}): put it into assets/formulas.toml"
 
 
 def names(code: CodeType) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The checks of the warm-up exercises, 0.1 to 0.12."""
+"""The checks of the warm-up exercises, 0.1 to 0.14."""
 
 from __future__ import annotations
 
@@ -119,3 +119,24 @@ def _contexts(answer: Callable) -> None:
     expected = [([0, 0], 5), ([0, 5], 6), ([5, 6], 7)]
     agree(answer([5, 6, 7], 2, 0), expected, "ids 5, 6, 7, context 2, start 0")
     agree(answer([8], 1, 9), [([9], 8)], "ids 8, context 1, start 9")
+
+
+@exercise("0.13")
+def _fit(answer: Callable) -> None:
+    xs, ys = [0.0, 1.0, 2.0], [1.0, 3.0, 5.0]
+    for steps, expected in ((1, (1.3 * 2 / 3, 0.6)), (2, (1.3244444, 0.9066667))):
+        case = f"x = (0, 1, 2), y = (1, 3, 5), rate 0.1, {steps} steps"
+        w, b = parts(answer(xs, ys, 0.1, steps), 2, case)
+        hint = "Both slopes belong to the old w and b, and the loss is a mean, not a sum."
+        agree(w, expected[0], f"w, {case},", hint)
+        agree(b, expected[1], f"b, {case},", hint)
+    w, b = parts(answer(xs, ys, 0.1, 1000), 2, "1,000 steps")
+    agree([w, b], [2.0, 1.0], "the line through all three points, after 1,000 steps,", slack=1e-2)
+
+
+@exercise("0.14")
+def _continuation_share(answer: Callable) -> None:
+    words = "the red kite flew the blue kite fell the red kite fell".split()
+    agree(answer(words, "kite"), 2 / 8, "kite in the course's three kites", "Each pair once.")
+    agree(answer(words, "the"), 2 / 8, "the in the course's three kites", "Each pair once.")
+    agree(answer(["a"], "a"), 0, "a alone")
