@@ -176,8 +176,9 @@ class Grammar:
     ) -> str:
         """Sample one tale, or one text of another rule ("rhyme").
 
-        `about` makes choices beforehand, {"animal": "owl"}: the slots it names must be used by the
-        text whatever else is chosen. Raises ValueError for a value that a slot does not have.
+        `about` makes choices beforehand, {"animal": "owl"}. A slot that it names and the text does
+        not use still keeps its value from other slots of its kind. Raises ValueError for a value
+        that a slot does not have.
         """
         chosen: dict[str, int] = {}
         for slot, value in (about or {}).items():

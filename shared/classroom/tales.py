@@ -12,19 +12,19 @@ import math
 import random
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from data.instructions import Entry
+from data.instructions import LONGEST_TALE, Entry, is_right, topics
 from data.world import Reading, explain, world
 from shared.classroom.errors import a_list, require, whole
 from shared.classroom.machine import evaluating
 
-# built in 06_finetune_instructions/instructions.ipynb: rename
+# built in 06_finetune_instructions/instructions.ipynb: rename, cast, retell
 
 
 class MarkedTale(NamedTuple):
@@ -145,3 +145,32 @@ def rename(entry: Entry, rng: random.Random) -> Entry:
     known = re.compile(rf"\b({'|'.join(dealt)})\b")
     texts = {key: entry.get(key) or "" for key in ("instruction", "input", "output")}
     return entry | {key: known.sub(lambda m: dealt[m[0]], text) for key, text in texts.items()}
+
+
+def cast(about: Mapping[str, str], rng: random.Random) -> dict[str, str]:
+    """A value for every slot of the grammar: slots of one kind draw from shares of their own.
+
+    Of every kind's list of values, n slots own each n-th one; the first slot, which `about` may
+    fill with any value, decides whose share is whose. So no two slots can have the same.
+    """
+    chosen = {}
+    for kind, entries in world().kinds.items():
+        slots = [slot for slot, its_kind in world().slots.items() if its_kind == kind]
+        values = [entry[kind] for entry in entries]
+        share = values.index(about[slots[0]]) if slots[0] in about else 0
+        for number, slot in enumerate(slots):
+            own = values[(share + number) % len(slots) :: len(slots)]
+            chosen[slot] = about.get(slot) or rng.choice(own)
+    return chosen
+
+
+def retell(entry: Entry, rng: random.Random) -> Entry:
+    """A request for a tale, answered by another tale, whose parts `cast` has chosen."""
+    about = {}
+    for topic in topics(entry["instruction"]):
+        kind = next(k for k in world().kinds if topic in (e[k] for e in world().kinds[k]))
+        about[next(slot for slot, its_kind in world().slots.items() if its_kind == kind)] = topic
+    while True:
+        told = entry | {"output": world().tell(rng, about=cast(about, rng))}
+        if len(told["output"]) <= LONGEST_TALE and is_right(told, told["output"]):
+            return told

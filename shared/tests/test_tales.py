@@ -1,14 +1,16 @@
 """Tales as a test: the floor is the grammar's, and recall counts exactly the mentions."""
 
 import math
+import random
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from data.world import entropy_floor, explain, tell_tales
-from shared.classroom.datasets import load_tales, load_text
-from shared.classroom.tales import MarkedTale, TaleTest, floor_nats, mark
+from data.instructions import is_right
+from data.world import entropy_floor, explain, tell_tales, world
+from shared.classroom.datasets import load_instructions, load_tales, load_text
+from shared.classroom.tales import MarkedTale, TaleTest, cast, floor_nats, mark, retell
 from shared.gpt import GPTConfig, GPTModel
 from shared.tokenizers import BPETokenizer, course_tokenizer
 
@@ -245,3 +247,27 @@ def test_tales_fit_into_the_context_of_the_course_model(tokenizer: BPETokenizer)
 def test_no_tales_are_refused(tokenizer: BPETokenizer) -> None:
     with pytest.raises(ValueError, match="no tales to test with: give at least one"):
         TaleTest([], tokenizer)
+
+
+def test_slots_of_one_kind_never_share_a_value_whatever_is_asked_for():
+    rng, grammar = random.Random(1), world()
+    for kind, entries in grammar.kinds.items():
+        slots = [slot for slot in grammar.slots if grammar.slots[slot] == kind]
+        for value in [entry[kind] for entry in entries] if slots else ():
+            chosen = [cast({slots[0]: value}, rng) for _ in range(30)]
+            assert all(one[slots[0]] == value for one in chosen)
+            for one in chosen:
+                assert len({one[slot] for slot in slots}) == len(slots)
+            # The first part is not told apart by luck: no other part ever comes from its share.
+            shares = [{one[slot] for one in chosen} for slot in slots[1:]]
+            assert all(not a & b for i, a in enumerate(shares) for b in shares[:i])
+
+
+def test_a_request_is_answered_by_another_tale_each_time_and_always_rightly():
+    rng = random.Random(2)
+    requests = [entry for entry in load_instructions("train") if entry["task"] == "tale"]
+    for entry in rng.sample(requests, 60):
+        told = [retell(entry, rng) for _ in range(3)]
+        assert len({one["output"] for one in told} | {entry["output"]}) == 4
+        for one in told:
+            assert one | {"output": entry["output"]} == entry and is_right(one, one["output"])
