@@ -266,7 +266,7 @@ def attention_map(
     """Attention weights (tokens, tokens): row who looks, column at whom; numbers if they fit."""
     rows = [[float(weight) for weight in row] for row in weights]
     words = {"xlabel": "at whom", "ylabel": "who looks"}
-    return _heat_table(rows, labels, 1.0, "{:.1f}" if len(labels) <= 8 else "", title, words)
+    return _heat_table(rows, labels, 1.0, "{:.2f}" if len(labels) <= 8 else "", title, words)
 
 
 def attention_strip(
