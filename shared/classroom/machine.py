@@ -1,13 +1,18 @@
-"""The device to compute on, and the mode of a model while it is only used."""
+"""The device to compute on, the memory that a call takes, and the mode of a model in use."""
 
 from __future__ import annotations
 
+import gc
+import json
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -38,3 +43,31 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
         yield model.eval()
     finally:
         model.train(was_training)
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """The most bytes of tensors in use at one moment of `call()`, beyond what was there before.
+
+    A GPU counts them itself. On a CPU PyTorch's profiler writes down every piece of memory that
+    is taken (+) or given back (−), and they are added up.
+    """
+    call()  # once, for whatever is set up only once
+    gc.collect()  # now, or memory from before would be given back in the middle
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_stats(device)["requested_bytes.all.current"]
+        call()
+        return torch.cuda.memory_stats(device)["requested_bytes.all.peak"] - before
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # else the profiler prints lines of its own
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        call()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        record.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    moves = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]")
+    used = peak = 0
+    for _, size in moves:
+        used += size
+        peak = max(peak, used)
+    return peak

@@ -12,7 +12,7 @@ from torch import nn
 from shared import training
 from shared.classroom.batches import DocumentBatches
 from shared.classroom.figures import series
-from shared.classroom.machine import pick_device
+from shared.classroom.machine import peak_bytes, pick_device
 from shared.gpt import GPTConfig, GPTModel, count_parameters
 from shared.optim import learning_rate, make_optimizer, muon_and_adamw, optimizer_step
 from shared.training import (
@@ -498,3 +498,14 @@ def test_half_precision_follows_the_gpu(
     assert half_precision(torch.device("cuda")) is expected
     assert half_precision(CPU) is None
     assert half_precision(torch.device("mps")) is None
+
+
+def test_the_peak_of_a_call_is_what_lived_at_the_same_time():
+    def two_then_one():
+        first = torch.ones(250_000)  # a megabyte
+        second = first + 1
+        del first
+        return second * 2  # again two of them, not three
+
+    peak = peak_bytes(two_then_one, torch.device("cpu"))
+    assert 2_000_000 <= peak < 2_001_000  # and the numbers 1 and 2
