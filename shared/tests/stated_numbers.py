@@ -52,7 +52,7 @@ SKIPPED = [
     r"\band for \d.*read before",  # the same, at the top of a notebook of exercises
     r"(?<![\w.,])(0\d(_\w+)?|\d+[- ]bits?|\d+:\d\d)\b",  # folders; 32-bit; 7:45
     r"(?<![\w.,])(19\d\d|20[0-2]\d|2030)\b(?![,.]\d)",  # years: a count has a comma
-    r"minutes of reading, about \d+",  # an estimate, and it says so
+    r"about \d+ minutes of reading",  # an estimate, and it says so
 ]
 
 

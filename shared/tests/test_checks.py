@@ -81,6 +81,9 @@ MISTAKES = {
         (torch.arange(size)[:, None] - torch.arange(size)).abs()
     ],  # the future is open
     "2.8": lambda function, x: False,
+    "2.9": lambda x, W_query, W_key, W_value, W_out, n_heads: (
+        torch.softmax(x @ W_query @ (x @ W_key).mT, -1) @ x @ W_value @ W_out
+    ),  # one head, no mask
     "3.1": lambda x, gain, bias: (
         (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-5).sqrt() * gain + bias
     ),  # the unbiased variance
