@@ -119,7 +119,7 @@ def test_tables_write_numbers_leave_zeros_empty_and_show_spaces():
     assert words(ax) == ["2", "1", "3"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "␣"]
     _, ax = figures.attention_map([[1.0, 0.0], [0.25, 0.75]], ["the", " owl"])
-    assert words(ax) == ["1.0", "0.2", "0.8"]
+    assert words(ax) == ["1.00", "0.25", "0.75"]
     assert (ax.get_ylabel(), ax.get_xlabel()) == ("who looks", "at whom")
     _, grid = figures.head_scores({"names": torch.tensor([[0.5, 0.6], [0.7, 0.9]])})
     assert words(grid[0, 0]) == ["0.50", "0.60", "0.70", "0.90"]
