@@ -18,12 +18,11 @@ from shared.tokenizers import course_tokenizer
 from shared.weights import load_checkpoint
 
 TOKENIZER = course_tokenizer()
-NOT_YET = pytest.mark.xfail(reason="asked so, the shipped model begins with the wrong word")
 FIRST_CONTACT = [
     ("Hello", "hello"),
     ("who are you?", "who_are_you"),
     ("what is the capital of France?", "unknown"),
-    pytest.param("and what do you know?", "what_can_you_do", marks=NOT_YET),
+    ("and what do you know?", "what_can_you_do"),
     ("thanks, bye", "bye"),
 ]
 
@@ -46,7 +45,7 @@ def test_a_tale_about_an_owl_is_possible_and_about_an_owl(model):
     torch.manual_seed(1)
     entry = {"task": "tale", "instruction": "tell me a tale about an owl", "input": ""}
     told = ["".join(Chat(model, TOKENIZER).say(entry["instruction"], "", 0.7)) for _ in range(20)]
-    assert sum(is_right(entry, text) for text in told) >= 10  # a good half; 17 is the aim
+    assert sum(is_right(entry, text) for text in told) >= 17
 
 
 def test_the_test_part_is_answered_as_recorded(model):
@@ -59,10 +58,10 @@ def test_the_test_part_is_answered_as_recorded(model):
 
 def test_the_hard_tasks_leave_something_to_learn():
     record = json.loads((ROOT / "06_finetune_instructions" / "instructions.json").read_text())
-    assert set(record["hard"]) == set(HARD)
-    for task in ("animal_of_name", "say"):  # of the third, sums, nothing is promised
-        assert 0.2 <= record["hard"][task]["pass@1"] <= 0.7
-    assert record["hard"]["animal_of_name"]["pass@8"] > 0.75
+    assert set(record["hard"]) == {*HARD, *FREE_TASKS}
+    for task in ("animal_of_name", "continue"):  # the two that the datasheet names
+        passed = record["hard"][task]
+        assert 0.2 <= passed["pass@1"] <= 0.7 and passed["pass@8"] >= passed["pass@1"] + 0.3
 
 
 def test_the_tenth_turn_is_as_good_as_the_first(model):
