@@ -95,9 +95,7 @@ def _multi_head(answer: Callable) -> None:
     x = torch.randn(2, 5, 6, generator=generator)
     matrices = [torch.randn(6, 6, generator=generator) / 6**0.5 for _ in range(4)]
     for n_heads in (1, 3):
-        q, k, v = (
-            (x @ matrix).view(2, 5, n_heads, -1).transpose(1, 2) for matrix in matrices[:3]
-        )
+        q, k, v = ((x @ matrix).view(2, 5, n_heads, -1).transpose(1, 2) for matrix in matrices[:3])
         heads = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         expected = heads.transpose(1, 2).flatten(2) @ matrices[3]
         hint = "Mask, divisor of a head's size, join, output: are all four there?"
