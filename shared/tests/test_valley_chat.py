@@ -59,9 +59,10 @@ def test_the_test_part_is_answered_as_recorded(model):
 def test_the_hard_tasks_leave_something_to_learn():
     record = json.loads((ROOT / "06_finetune_instructions" / "instructions.json").read_text())
     assert set(record["hard"]) == {*HARD, *FREE_TASKS}
+    for task in ("animal_of_name", "say", "continue"):  # of sums, nothing is promised
+        assert 0.2 <= record["hard"][task]["pass@1"] <= 0.7
     for task in ("animal_of_name", "continue"):  # the two that the datasheet names
-        passed = record["hard"][task]
-        assert 0.2 <= passed["pass@1"] <= 0.7 and passed["pass@8"] >= passed["pass@1"] + 0.3
+        assert record["hard"][task]["pass@8"] > 0.75
 
 
 def test_the_tenth_turn_is_as_good_as_the_first(model):
