@@ -132,7 +132,7 @@ class Grammar:
         if "tale" not in self.rules:
             raise ValueError("the grammar has no rule tale, with which every tale begins")
         for kind in set(self.slots.values()):
-            slots = [slot for slot in self.slots if self.slots[slot] == kind]
+            slots = self.slots_of(kind)
             if len(self.kinds.get(kind, [])) < len(slots):
                 raise ValueError(
                     f"{len(slots)} slots ({', '.join(slots)}) of kind {kind} need as many values, "
@@ -157,6 +157,10 @@ class Grammar:
         for part in (part for line in self.rules[name] for part in line):
             if part.rule in self.rules:
                 self._check_end(part.rule, (*path, name))
+
+    def slots_of(self, kind: str) -> list[str]:
+        """The slots that are filled with values of a kind, in the order of the grammar."""
+        return [slot for slot, its_kind in self.slots.items() if its_kind == kind]
 
     def _spoken(self, slot: str, form: str, value: int) -> str:
         """The words for a slot's choice, in one of its forms."""

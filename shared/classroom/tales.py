@@ -155,7 +155,7 @@ def cast(about: Mapping[str, str], rng: random.Random) -> dict[str, str]:
     """
     chosen = {}
     for kind, entries in world().kinds.items():
-        slots = [slot for slot, its_kind in world().slots.items() if its_kind == kind]
+        slots = world().slots_of(kind)
         values = [entry[kind] for entry in entries]
         share = values.index(about[slots[0]]) if slots[0] in about else 0
         for number, slot in enumerate(slots):
@@ -169,7 +169,7 @@ def retell(entry: Entry, rng: random.Random) -> Entry:
     about = {}
     for topic in topics(entry["instruction"]):
         kind = next(k for k in world().kinds if topic in (e[k] for e in world().kinds[k]))
-        about[next(slot for slot, its_kind in world().slots.items() if its_kind == kind)] = topic
+        about[world().slots_of(kind)[0]] = topic
     while True:
         told = entry | {"output": world().tell(rng, about=cast(about, rng))}
         if len(told["output"]) <= LONGEST_TALE and is_right(told, told["output"]):

@@ -252,7 +252,7 @@ def test_no_tales_are_refused(tokenizer: BPETokenizer) -> None:
 def test_slots_of_one_kind_never_share_a_value_whatever_is_asked_for():
     rng, grammar = random.Random(1), world()
     for kind, entries in grammar.kinds.items():
-        slots = [slot for slot in grammar.slots if grammar.slots[slot] == kind]
+        slots = grammar.slots_of(kind)
         for value in [entry[kind] for entry in entries] if slots else ():
             chosen = [cast({slots[0]: value}, rng) for _ in range(30)]
             assert all(one[slots[0]] == value for one in chosen)
