@@ -103,6 +103,14 @@ MISTAKES = {
         (angles := position * base ** (-2 * torch.arange(len(x) // 2) / len(x))).repeat(2).cos() * x
         + angles.repeat(2).sin() * x.roll(1)
     ),
+    "3.11": lambda x, norm1, attention, norm2, feed_forward: (
+        (y := norm1(x + attention(x))) + feed_forward(norm2(y))  # the norm on the path itself
+    ),
+    "3.12": lambda parts, ids: parts.head(parts.final_norm(parts.token_embedding(ids))),
+    "3.13": lambda keys, n_heads: keys.repeat(1, n_heads // keys.shape[1], 1, 1),
+    "3.14": lambda x, W_gate, W_value, W_out: (
+        (x @ W_gate).sigmoid() * (x @ W_value) @ W_out  # the gate of 1997, without its own input
+    ),
     "4.1": lambda logits, targets: torch.nn.functional.cross_entropy(
         logits.clamp(max=80), targets
     ),  # a silent clip instead of a safe sum

@@ -1,12 +1,14 @@
-"""The checks of the exercises on the GPT architecture, 3.1 to 3.10."""
+"""The checks of the exercises on the GPT architecture, 3.1 to 3.14."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import torch
 
 from shared.classroom.checks.machinery import agree, exercise, parts
+from shared.gpt import GPTConfig
 
 
 @exercise("3.1")
@@ -93,3 +95,50 @@ def _turned(answer: Callable) -> None:
     pairs = torch.complex(x[:2], x[2:]) * torch.polar(torch.ones(2), torch.tensor([3.0, 0.3]))
     expected = torch.cat([pairs.real, pairs.imag])
     agree(answer(x, 3, 100.0), expected, "position 3, base 100", "The pairs are (0, 2) and (1, 3).")
+
+
+@exercise("3.11")
+def _block(answer: Callable) -> None:
+    block = _drawn(GPTConfig(vocab_size=9, context_length=6, emb_dim=8, n_heads=2, n_layers=1))
+    layer, x = block.blocks[0], torch.linspace(-1, 1, 40).view(1, 5, 8)
+    with torch.no_grad():
+        found = answer(x, layer.norm1, layer.attention, layer.norm2, layer.feed_forward)
+        hint = "The norm stands inside the shortcut: what is added to is x itself."
+        agree(found, layer(x), "a block of 8 dimensions, 5 tokens", hint)
+
+
+@exercise("3.12")
+def _whole_gpt(answer: Callable) -> None:
+    model = _drawn(GPTConfig(vocab_size=9, context_length=6, emb_dim=8, n_heads=2, n_layers=3))
+    parts = SimpleNamespace(**dict(model.named_children()))
+    parts.blocks = [SimpleNamespace(**dict(block.named_children())) for block in model.blocks]
+    ids = torch.tensor([[1, 2, 3, 4], [8, 8, 0, 1]])
+    with torch.no_grad():
+        hint = "Did every block get its turn, and the last norm before the head?"
+        agree(answer(parts, ids), model(ids), "3 blocks, two texts of 4 tokens", hint)
+
+
+def _drawn(config: GPTConfig) -> torch.nn.Module:
+    """A model with seeded weights, that leaves everybody else's random numbers alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(123)
+        return config.build().eval()
+
+
+@exercise("3.13")
+def _share_heads(answer: Callable) -> None:
+    keys = torch.arange(12.0).view(1, 2, 3, 2)  # two heads
+    expected = keys[:, [0, 0, 1, 1]]
+    hint = "Query heads 1 and 2 share the first head of keys, 3 and 4 the second."
+    agree(answer(keys, 4), expected, "2 heads of keys for 4 heads of queries", hint)
+    agree(answer(keys, 2), keys, "as many heads of both")
+
+
+@exercise("3.14")
+def _swiglu(answer: Callable) -> None:
+    x = torch.tensor([[1.0, -2.0]])
+    gate, value = torch.tensor([[1.0, 0.0, 2.0], [1.0, 1.0, 0.0]]), torch.ones(2, 3)
+    out = torch.tensor([[1.0], [2.0], [3.0]])
+    expected = (torch.nn.functional.silu(x @ gate) * (x @ value)) @ out
+    agree(answer(x, gate, value, out), expected, "2 dimensions, 3 hidden",
+          "SiLU is z times sigmoid(z), and bends only the gate.")  # fmt: skip
