@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from shared.attention import KVCache, MultiHeadAttention
 from shared.classroom.errors import above, check_id, must_divide, must_fit, one_of, require, whole
 
-# built in 03_gpt_architecture/gpt.ipynb: FeedForward, TransformerBlock, GPTModel, check_ids
+# built in 03_gpt_architecture/gpt.ipynb: FeedForward, TransformerBlock, GPTModel
 
 
 @dataclass(frozen=True)
