@@ -292,6 +292,30 @@ def attention_strip(
     return fig, ax
 
 
+def word_map(
+    ax: Axes, places: Mapping[str, Table], words: Mapping[str, Sequence[str]], title: str
+) -> None:
+    """Draw kinds of words at their places, {kind: (words, 2)}; name the kinds when they are apart.
+
+    Each kind keeps its colour in every map of the same `words`. Where all kinds lie in one cloud,
+    or there is only one, every word is named instead.
+    """
+    clouds = {kind: np.asarray(dots) for kind, dots in places.items()}
+    middles = np.array([dots.mean(axis=0) for dots in clouds.values()])
+    inside = np.mean([dots.std() for dots in (d - d.mean(axis=0) for d in clouds.values())])
+    apart = len(clouds) > 1 and middles.std() > 2 * inside
+    for kind, dots in clouds.items():
+        colour = f"C{list(words).index(kind)}"
+        ax.scatter(*dots.T, s=18, color=colour)
+        if apart:
+            ax.annotate(kind, dots.mean(axis=0), xytext=(0, 9), textcoords="offset points",
+                        size=10, ha="center", color=colour)  # fmt: skip
+        for word, dot in zip(() if apart else words[kind], dots, strict=False):
+            ax.annotate(word, dot, xytext=(3, 3), textcoords="offset points", size=8)
+    ax.set(title=title, xticks=[], yticks=[])
+    ax.margins(0.15)
+
+
 def head_scores(scores: Mapping[str, Table], title: str | None = None) -> tuple[Figure, Any]:
     """One small table per score: rows are layers, columns heads, numbers from 0 to 1."""
     columns = 4

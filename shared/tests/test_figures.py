@@ -125,6 +125,18 @@ def test_tables_write_numbers_leave_zeros_empty_and_show_spaces():
     assert words(grid[0, 0]) == ["0.50", "0.60", "0.70", "0.90"]
 
 
+def test_a_word_map_names_kinds_that_are_apart_and_words_that_are_not():
+    kinds = {"animals": ["hen", "owl"], "colours": ["red", "blue"]}
+    near, far = np.array([[0.0, 0.0], [0.1, 0.1]]), np.array([[9.0, 9.0], [9.1, 9.1]])
+    _, axes = plt.subplots(1, 3)
+    figures.word_map(axes[0], {"animals": near, "colours": far}, kinds, "apart")
+    figures.word_map(axes[1], {"animals": near, "colours": near[::-1]}, kinds, "mixed")
+    figures.word_map(axes[2], {"colours": far}, kinds, "one kind")
+    assert [words(ax) for ax in axes] == [
+        ["animals", "colours"], ["hen", "owl", "red", "blue"], ["red", "blue"],
+    ]  # fmt: skip
+
+
 class Fixed(nn.Module):
     """Gives the same next-token distribution after every prompt."""
 
