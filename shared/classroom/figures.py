@@ -310,7 +310,8 @@ def word_map(
         if apart:
             ax.annotate(kind, dots.mean(axis=0), xytext=(0, 9), textcoords="offset points",
                         size=10, ha="center", color=colour)  # fmt: skip
-        for word, dot in zip(() if apart else words[kind], dots, strict=False):
+            continue
+        for word, dot in zip(words[kind], dots, strict=True):
             ax.annotate(word, dot, xytext=(3, 3), textcoords="offset points", size=8)
     ax.set(title=title, xticks=[], yticks=[])
     ax.margins(0.15)

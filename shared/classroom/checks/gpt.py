@@ -103,19 +103,19 @@ def _block(answer: Callable) -> None:
     layer, x = block.blocks[0], torch.linspace(-1, 1, 40).view(1, 5, 8)
     with torch.no_grad():
         found = answer(x, layer.norm1, layer.attention, layer.norm2, layer.feed_forward)
-        hint = "The norm stands inside the shortcut: what is added to is x itself."
+        hint = "The shortcut runs past the norm as well: what is added to is x itself."
         agree(found, layer(x), "a block of 8 dimensions, 5 tokens", hint)
 
 
 @exercise("3.12")
 def _whole_gpt(answer: Callable) -> None:
     model = _drawn(GPTConfig(vocab_size=9, context_length=6, emb_dim=8, n_heads=2, n_layers=3))
-    parts = SimpleNamespace(**dict(model.named_children()))
-    parts.blocks = [SimpleNamespace(**dict(block.named_children())) for block in model.blocks]
+    pieces = SimpleNamespace(**dict(model.named_children()))
+    pieces.blocks = [SimpleNamespace(**dict(block.named_children())) for block in model.blocks]
     ids = torch.tensor([[1, 2, 3, 4], [8, 8, 0, 1]])
     with torch.no_grad():
         hint = "Did every block get its turn, and the last norm before the head?"
-        agree(answer(parts, ids), model(ids), "3 blocks, two texts of 4 tokens", hint)
+        agree(answer(pieces, ids), model(ids), "3 blocks, two texts of 4 tokens", hint)
 
 
 def _drawn(config: GPTConfig) -> torch.nn.Module:
