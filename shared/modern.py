@@ -31,6 +31,7 @@ class ModernConfig(GPTConfig):
     feed_forward: str = "swiglu"  # or "relu2"
     hidden_dim: int = 0  # width of the feed-forward; 0 means 8/3 × emb_dim with gates, 4 × without
     rotary_base: float = 10_000.0  # the slowest pair turns once in some 2π × this many tokens
+    rotary_stretch: float = 1.0  # positions are divided by it: interpolation (arXiv 2306.15595)
     head_size: int = 0  # dimensions of a head; 0 means emb_dim / n_heads
     qk_norm: bool = True  # Llama has none, Qwen3 has it
     attention_bias: bool = False
@@ -42,6 +43,7 @@ class ModernConfig(GPTConfig):
         one_of(("swiglu", "relu2"), feed_forward=self.feed_forward)
         whole(0, head_size=self.head_size)
         above(0, norm_eps=self.norm_eps, rotary_base=self.rotary_base)
+        above(0, rotary_stretch=self.rotary_stretch)
         size = self.head_dim
         require(size % 2 == 0, f"a head has {size} dimensions; rotary positions turn pairs of them")
 
@@ -158,6 +160,7 @@ class ModernAttention(nn.Module):
             for part in (self.queries, self.keys, self.values)
         )
         positions = torch.arange(start, start + tokens, device=x.device)
+        positions = positions / self.config.rotary_stretch
         cos, sin = rotary_table(positions, self.head_dim, self.config.rotary_base)
         queries = rotate(self.query_norm(queries), cos, sin)
         keys = rotate(self.key_norm(keys), cos, sin)

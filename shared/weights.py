@@ -247,13 +247,14 @@ class HubFolder:
 
     def _config(self, fields: Mapping[str, Any], path: Path) -> ModernConfig:
         kind, rope = fields["model_type"], fields.get("rope_parameters") or {}
-        scaled = (fields.get("rope_scaling") or rope).get("rope_type", "default")
+        scaling = fields.get("rope_scaling") or rope
+        scaled = scaling.get("rope_type", "default")
         for fine, what in (
             (kind in ("llama", "qwen3"), f"is a {kind}; read here are llama and qwen3"),
             (fields.get("hidden_act", "silu") == "silu", f"bends with {fields.get('hidden_act')}"),
             (not fields.get("mlp_bias"), "has biases in its feed-forward"),
             (not fields.get("use_sliding_window"), "has a sliding window"),
-            (scaled == "default", f"stretches its positions ({scaled})"),
+            (scaled in ("default", "linear"), f"stretches its positions by {scaled!r}"),
         ):
             require(fine, f"{path} {what}, which ModernGPT does not")
         heads = fields["num_attention_heads"]
@@ -267,6 +268,7 @@ class HubFolder:
             hidden_dim=fields["intermediate_size"],
             head_size=fields.get("head_dim") or 0,
             rotary_base=rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0,
+            rotary_stretch=scaling["factor"] if scaled == "linear" else 1.0,
             norm_eps=fields["rms_norm_eps"],
             qk_norm=kind == "qwen3",
             attention_bias=bool(fields.get("attention_bias")),
@@ -308,7 +310,8 @@ class GGUFModel:
         require(known, f"{self.path} is a {kind}; read here are llama and qwen3")
         own = {k.removeprefix(f"{kind}."): v for k, v in fields.items() if k.startswith(kind)}
         scaled = own.get("rope.scaling.type", "none")
-        require(scaled == "none", f"{self.path} stretches its positions ({scaled})")
+        known = scaled in ("none", "linear")
+        require(known, f"{self.path} stretches its positions by {scaled!r}; read here is 'linear'")
         return ModernConfig(
             places["token_embd.weight"].shape[0],
             own["context_length"],
@@ -319,6 +322,7 @@ class GGUFModel:
             hidden_dim=own["feed_forward_length"],
             head_size=own.get("attention.key_length", 0),
             rotary_base=own.get("rope.freq_base", 10_000.0),
+            rotary_stretch=own["rope.scaling.factor"] if scaled == "linear" else 1.0,
             norm_eps=own["attention.layer_norm_rms_epsilon"],
             qk_norm="blk.0.attn_q_norm.weight" in places,
             attention_bias="blk.0.attn_q.bias" in places,

@@ -1,4 +1,4 @@
-"""The checks of the exercises on the GPT architecture, 3.1 to 3.14."""
+"""The checks of the exercises on the GPT architecture, 3.1 to 3.15."""
 
 from __future__ import annotations
 
@@ -142,3 +142,11 @@ def _swiglu(answer: Callable) -> None:
     expected = (torch.nn.functional.silu(x @ gate) * (x @ value)) @ out
     agree(answer(x, gate, value, out), expected, "2 dimensions, 3 hidden",
           "SiLU is z times sigmoid(z), and bends only the gate.")  # fmt: skip
+
+
+@exercise("3.15")
+def _wider_base(answer: Callable) -> None:
+    for head_dim, factor in ((64, 4.0), (8, 10.0)):
+        expected = 10_000.0 * factor ** (head_dim / (head_dim - 2))
+        agree(answer(10_000.0, factor, head_dim), expected, f"{head_dim} dimensions, × {factor:g}",
+              "The exponent of the slowest pair is not −1 but −(d − 2)/d.")  # fmt: skip
