@@ -86,8 +86,8 @@ def rotary_table(positions: Tensor, head_dim: int, base: float = 10_000.0) -> tu
     Pair i turns by position × base^(−2i / head_dim). Source: RoFormer, Su et al. 2021,
     arXiv 2104.09864.
     """
-    exponents = torch.arange(0, head_dim, 2, device=positions.device) / head_dim
-    angles = positions[:, None] * base**-exponents
+    pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device)
+    angles = positions.float()[:, None] * base ** (-pairs / head_dim)
     return angles.cos(), angles.sin()
 
 
@@ -159,7 +159,7 @@ class ModernAttention(nn.Module):
             part(x).view(batch, tokens, -1, self.head_dim).transpose(1, 2)
             for part in (self.queries, self.keys, self.values)
         )
-        positions = torch.arange(start, start + tokens, device=x.device)
+        positions = torch.arange(start, start + tokens, dtype=torch.float32, device=x.device)
         positions = positions / self.config.rotary_stretch
         cos, sin = rotary_table(positions, self.head_dim, self.config.rotary_base)
         queries = rotate(self.query_norm(queries), cos, sin)
