@@ -33,7 +33,7 @@ class ModernConfig(GPTConfig):
     rotary_base: float = 10_000.0  # the slowest pair turns once in some 2π × this many tokens
     rotary_stretch: float = 1.0  # positions are divided by it: interpolation (arXiv 2306.15595)
     head_size: int = 0  # dimensions of a head; 0 means emb_dim / n_heads
-    qk_norm: bool = True  # Llama has none, Qwen3 has it
+    qk_norm: bool = True  # Llama 1 to 3 have none, Qwen3 has it
     attention_bias: bool = False
     norm_eps: float = 1e-6
 

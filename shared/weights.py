@@ -248,7 +248,7 @@ class HubFolder:
     def _config(self, fields: Mapping[str, Any], path: Path) -> ModernConfig:
         kind, rope = fields["model_type"], fields.get("rope_parameters") or {}
         scaling = fields.get("rope_scaling") or rope
-        scaled = scaling.get("rope_type", "default")
+        scaled = scaling.get("rope_type") or scaling.get("type", "default")  # "type" in older files
         for fine, what in (
             (kind in ("llama", "qwen3"), f"is a {kind}; read here are llama and qwen3"),
             (fields.get("hidden_act", "silu") == "silu", f"bends with {fields.get('hidden_act')}"),

@@ -88,6 +88,11 @@ def test_stretched_positions_are_read(tmp_path):
     model = theirs("llama", "wide", rope_parameters=rope)
     model.save_pretrained(tmp_path)
     must_agree(tmp_path, model)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    del fields["rope_parameters"]
+    fields |= {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 4.0}}
+    (tmp_path / "config.json").write_text(json.dumps(fields))  # as older versions wrote it
+    must_agree(tmp_path, model)
     far = {"llama__rope__scaling__type": "linear", "llama__rope__scaling__factor": 4.0}
     write_gguf(tmp_path / "far.gguf", model, "llama", **far)
     assert read_llama(tmp_path / "far.gguf").config.rotary_stretch == 4

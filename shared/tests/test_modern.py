@@ -45,6 +45,17 @@ def test_rms_norm_is_pytorchs() -> None:
     assert RMSNorm(4)(torch.tensor([3.0, 4.0, 0, 0])).tolist() == pytest.approx([1.2, 1.6, 0, 0])
 
 
+def test_angles_stay_exact_where_other_numbers_are_short() -> None:
+    positions = torch.arange(4000, 4004)
+    expected = rotary_table(positions, 16)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = rotary_table(positions, 16)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, found, expected))
+
+
 @pytest.mark.parametrize("base", [100.0, 10_000.0])
 def test_rotation_is_complex_multiplication(base: float) -> None:
     torch.manual_seed(0)
