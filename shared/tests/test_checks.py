@@ -71,6 +71,7 @@ MISTAKES = {
         ids := torch.nn.utils.rnn.pad_sequence([*map(torch.tensor, batch)], True, pad_id),
         ids != pad_id,
     ),
+    "1.9": lambda table, ids, targets: torch.cat([ids, targets]).unique().tolist(),  # targets, too
     "2.1": (8, 4, 100, 16),
     "2.2": lambda scores: scores.exp() / scores.exp().sum(dim=-1, keepdim=True),
     "2.3": lambda q, k, v: torch.softmax(q @ k.transpose(1, 2), dim=-1) @ v,
@@ -84,6 +85,12 @@ MISTAKES = {
     "2.9": lambda x, W_query, W_key, W_value, W_out, n_heads: (
         torch.softmax(x @ W_query @ (x @ W_key).mT, -1) @ x @ W_value @ W_out
     ),  # one head, no mask
+    "2.10": lambda positions, W_query, W_key, rate, steps: torch.softmax(
+        (positions @ W_query @ (positions @ W_key).T / positions.shape[1] ** 0.5).masked_fill(
+            torch.ones(len(positions), len(positions)).triu(1).bool(), -torch.inf
+        ),
+        -1,
+    ),  # never learns
     "3.1": lambda x, gain, bias: (
         (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-5).sqrt() * gain + bias
     ),  # the unbiased variance

@@ -1,4 +1,4 @@
-"""The checks of the exercises on attention, 2.1 to 2.9."""
+"""The checks of the exercises on attention, 2.1 to 2.10."""
 
 from __future__ import annotations
 
@@ -100,3 +100,32 @@ def _multi_head(answer: Callable) -> None:
         expected = heads.transpose(1, 2).flatten(2) @ matrices[3]
         hint = "Mask, divisor of a head's size, join, output: are all four there?"
         agree(answer(x, *matrices, n_heads), expected, f"x (2, 5, 6), {n_heads} heads", hint)
+
+
+@exercise("2.10")
+def _look_back(answer: Callable) -> None:
+    generator = torch.Generator().manual_seed(3)
+    start = [torch.randn(4, 4, generator=generator) / 4 for _ in range(2)]
+    places, rate = torch.eye(4), 2.0
+    ahead = torch.ones(4, 4).triu(1).bool()
+    wanted = torch.arange(3)  # row 1 shall look at 0, row 2 at 1, row 3 at 2
+    matrices = [W.clone().requires_grad_() for W in start]
+    for steps in range(3):
+        scores = matrices[0] @ matrices[1].T / 2  # the positions are one-hot
+        log_weights = scores.masked_fill(ahead, -torch.inf).log_softmax(-1)
+        hint = "Mean over rows 1 to 3; both slopes belong to the old matrices."
+        case = f"4 one-hot positions, rate 2, weights after {steps} steps"
+        given = answer(places, *start, rate, steps)
+        agree(given, log_weights.exp().detach(), case, hint if steps else "No step yet: /√4, mask?")
+        loss = torch.nn.functional.nll_loss(log_weights[1:], wanted)
+        slopes = torch.autograd.grad(loss, matrices)
+        matrices = [
+            (W - rate * slope).detach().requires_grad_()
+            for W, slope in zip(matrices, slopes, strict=True)
+        ]
+    begun = [W.clone() for W in start]
+    trained = answer(places, *start, rate, 300, copied=False)
+    if not all(map(torch.equal, start, begun)):
+        raise Wrong("The matrices that were given have changed: work on copies.")
+    far = torch.eye(4)[[0, 0, 1, 2]]
+    agree(trained, far, "weights after 300 steps: each word at the one before", hint, slack=0.1)

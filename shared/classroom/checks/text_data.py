@@ -1,4 +1,4 @@
-"""The checks of the exercises on text and tokens, 1.1 to 1.8."""
+"""The checks of the exercises on text and tokens, 1.1 to 1.9."""
 
 from __future__ import annotations
 
@@ -78,3 +78,16 @@ def _pad(answer: Callable) -> None:
     _, mask = parts(answer([[0, 0], [4]], 0), 2, "[[0, 0], [4]]")
     hint = "The mask must not depend on the value: a real token may be 0, too."
     agree(mask, torch.tensor([[True, True], [True, False]]), "mask of [[0, 0], [4]]", hint)
+
+
+@exercise("1.9")
+def _rows_that_move(answer: Callable) -> None:
+    hint = "A row gets a gradient only when it is looked up."
+    for ids, targets, rows in (
+        ([[2, 0], [2, 2]], [[1, 3], [4, 0]], [0, 2]),
+        ([[4]], [[1]], [4]),
+        ([[1, 3, 1, 3]], [[3, 1, 3, 0]], [1, 3]),
+    ):
+        table = torch.nn.Embedding.from_pretrained(torch.eye(5) / 2, freeze=False)
+        given = answer(table, torch.tensor(ids), torch.tensor(targets))
+        agree(given, rows, f"ids {ids}, targets {targets}, 5 tokens", hint)
