@@ -58,20 +58,22 @@ def optimizer_step(
     optimizers: Sequence[torch.optim.Optimizer],
     scaler: torch.amp.GradScaler,
     clip: float,
-) -> None:
+) -> Tensor:
     """Clip the gradients of a model to the norm `clip`, take one step, and clear the gradients.
 
-    `scaler` multiplied the loss for half precision; it knows the factor and takes it out again.
+    Returns the norm before clipping, one number. `scaler` multiplied the loss for half precision;
+    it knows the factor and takes it out again.
     """
     for optimizer in optimizers:
         scaler.unscale_(optimizer)  # clipping must see the true gradients
     # Infinite gradients are the scaler's business; without it they would end the model.
     stop = not scaler.is_enabled()
-    nn.utils.clip_grad_norm_(model.parameters(), clip, error_if_nonfinite=stop)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip, error_if_nonfinite=stop)
     for optimizer in optimizers:
         scaler.step(optimizer)
     scaler.update()
     model.zero_grad()
+    return norm
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:

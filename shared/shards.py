@@ -440,11 +440,13 @@ def _add(folder: Path, index: dict, parts: dict[str, list[np.ndarray]]) -> None:
 class ShardBatches:
     """batches[step] -> (inputs, targets), each (batch_size, context_length) int64.
 
-    Windows begin anywhere in the tokens of one split, each place as likely as any other, and never
-    reach from one file into the next. Step s is a pure function of (seed, s), so there is no state
-    to save. The files are memory-mapped: only what is read is loaded. Raises FileNotFoundError
-    without an index, and ValueError for a folder that is not complete, another tokenizer, a damaged
-    file, or too few tokens.
+    The tokens of every file of one split are laid out in windows side by side, which never reach
+    from one file into the next; what is left over at a file's end is spared at its beginning, more
+    or less of it, in every epoch. An epoch is all windows in a shuffled order, so none comes twice
+    before all have come once. Step s is a pure function of (seed, s), so there is no state to save.
+    The files are memory-mapped: only what is read is loaded. `check=False` leaves out their sha256,
+    for processes beside one that checks. Raises FileNotFoundError without an index, and ValueError
+    for a folder that is not complete, another tokenizer, a damaged file, or too few tokens.
     """
 
     def __init__(
@@ -455,6 +457,7 @@ class ShardBatches:
         batch_size: int,
         seed: int = 123,
         tokenizer: tiktoken.Encoding | None = None,
+        check: bool = True,
     ) -> None:
         whole(1, context_length=context_length, batch_size=batch_size)
         folder, index = Path(folder), read_index(Path(folder))
@@ -468,42 +471,55 @@ class ShardBatches:
                 f"{index['tokenizer']['name']!r}, not with this {tokenizer.name!r}"
             )
         files = [shard["files"][split] for shard in index["shards"] if split in shard["files"]]
-        self.shards = [open_shard(folder, entry) for entry in files]
+        self.shards = [open_shard(folder, entry, check) for entry in files]
         self.shards = [ids for ids in self.shards if len(ids) > context_length]
-        self.ends = np.cumsum([len(ids) - context_length for ids in self.shards])
         if not self.shards:
             raise ValueError(
                 f"no file of {split!r} in {folder} has more than {context_length} tokens: take a "
                 f"shorter context_length, or more documents"
             )
         self.context_length, self.batch_size, self.seed = context_length, batch_size, seed
+        inputs = np.array([len(ids) - 1 for ids in self.shards])  # the last id is only a target
+        self.ends, self.spare = np.cumsum(inputs // context_length), inputs % context_length
+        self.epoch = -1
+
+    def __len__(self) -> int:
+        """The number of windows: of one epoch."""
+        return int(self.ends[-1])
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         import torch
 
         if step < 0:
             raise IndexError(f"{step=}: steps count from 0")
-        random = np.random.default_rng((self.seed, step))
-        places = random.integers(0, self.ends[-1], self.batch_size)
         windows = np.empty((self.batch_size, self.context_length + 1), dtype=np.int64)
-        for row, place in enumerate(places):
-            number = np.searchsorted(self.ends, place, side="right")
-            first = place - (self.ends[number - 1] if number else 0)
-            windows[row] = self.shards[number][first : first + self.context_length + 1]
+        for row in range(self.batch_size):
+            epoch, turn = divmod(step * self.batch_size + row, len(self))
+            if epoch != self.epoch:  # shuffle anew
+                random = np.random.default_rng((self.seed, epoch))
+                self.epoch, self.order = epoch, random.permutation(len(self))
+                self.begin = random.integers(0, self.spare + 1)
+            number = self.order[turn]
+            shard = np.searchsorted(self.ends, number, side="right")
+            number -= self.ends[shard - 1] if shard else 0
+            first = self.begin[shard] + number * self.context_length
+            windows[row] = self.shards[shard][first : first + self.context_length + 1]
         windows = torch.from_numpy(windows)
         return windows[:, :-1], windows[:, 1:]
 
 
-def open_shard(folder: Path, entry: dict) -> np.ndarray:
-    """The ids of a file of the index, memory-mapped, after its sha256 has been checked."""
+def open_shard(folder: Path, entry: dict, check: bool = True) -> np.ndarray:
+    """The ids of a file of the index, memory-mapped; `check` compares its sha256 first."""
     path = folder / entry["file"]
     if not path.exists():
         raise ValueError(f"{path} is missing: run write_shards again")
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != entry["sha256"]:
-        raise ValueError(
-            f"{path} is damaged (sha256 {found[:12]}…, the index says {entry['sha256'][:12]}…): "
-            f"run write_shards again, it goes on from the last good shard"
-        )
+    if check:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != entry["sha256"]:
+            raise ValueError(
+                f"{path} is damaged (sha256 {found[:12]}…, the index says "
+                f"{entry['sha256'][:12]}…): run write_shards again, it goes on from the last good "
+                f"shard"
+            )
     return np.memmap(path, dtype=ID, mode="r")

@@ -1,10 +1,11 @@
-"""The device to compute on, the memory that a call takes, and the mode of a model in use."""
+"""The device to compute on, what it can do, the memory in use, and the mode of a model in use."""
 
 from __future__ import annotations
 
 import gc
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,3 +72,37 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
         used += size
         peak = max(peak, used)
     return peak
+
+
+PEAK_TFLOPS = {  # of dense products in half precision, from the makers' data sheets
+    "B200": 2250,
+    "H200": 989,
+    "H100 PCIe": 756,
+    "H100": 989,
+    "A100": 312,
+    "L40S": 362,
+    "L4": 121,
+    "V100": 125,
+    "T4": 65,
+    "RTX 4090": 165,
+}
+
+
+def peak_tflops(device: torch.device) -> float | None:
+    """The trillions of operations a second that a GPU can do at best; None where unknown."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for known, peak in PEAK_TFLOPS.items() if known in name), None)
+
+
+def most_memory(device: torch.device) -> int | None:
+    """The most bytes this process has had so far: on its GPU, or else in all; None on Windows."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most  # Linux counts in KiB

@@ -96,6 +96,81 @@ def test_one_process_learns_and_logs(alone: Path) -> None:
     assert {path.name for path in alone.iterdir()} == {"log.csv", "model.safetensors", "state.pt"}
 
 
+def test_the_log_says_speed_memory_and_the_length_of_the_gradient(alone: Path) -> None:
+    rows = log(alone)
+    assert all(0 < float(row["norm"]) < 100 for row in rows)
+    assert all(float(row["tokens_per_second"]) > 0 for row in rows)
+    assert all(0.05 < float(row["memory_gb"]) < 20 for row in rows)
+    assert not any(row["mfu"] for row in rows)  # what a CPU could do at best is unknown
+
+
+def test_the_first_line_comes_at_once_and_samples_are_read(data: Path, tmp_path: Path) -> None:
+    few = [*SMALL, "--steps", "12", "--report-every", "5", "--peak-tflops", "1"]
+    said = run(1, "--data", data, "--out", tmp_path, *few).stdout.splitlines()
+    reported = [int(line.split()[1].split("/")[0]) for line in said if line.startswith("step")]
+    assert reported == [1, 5, 10, 12]
+    assert sum("it writes: " in line for line in said) == 2  # with each validation
+    assert all(0 < float(row["mfu"]) < 1 for row in log(tmp_path))
+
+
+@pytest.mark.parametrize(("model", "optimizer"), [("gpt2", "muon"), ("modern", "muon")])
+def test_models_and_optimizers_learn_stop_and_go_on(
+    model: str, optimizer: str, data: Path, tmp_path: Path
+) -> None:
+    chosen = [*SMALL, "--data", data, "--model", model, "--optimizer", optimizer]
+    run(1, *chosen, "--out", tmp_path / "one")
+    for processes, stop_after in ((2, 9), (1, 20)):
+        run(processes, *chosen, "--out", tmp_path / "two", "--stop-after", stop_after)
+    assert losses(tmp_path / "one")[-1] < losses(tmp_path / "one")[0] - 1
+    # Muon's orthogonal steps make more of a difference in the last bit
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-2)
+    kind = type(load_checkpoint(tmp_path / "one/model.safetensors")).__name__
+    assert kind == {"gpt2": "GPTModel", "modern": "ModernGPT"}[model]
+
+
+def test_a_vocabulary_is_filled_up_and_trimmed_again(tmp_path: Path) -> None:
+    tales = (ROOT / "data/stories_val.txt").read_text().splitlines()[:200]
+    other = BPETokenizer.train("\n".join(tales), 600).to_tiktoken("other")
+    write_shards(tales, tmp_path, other, val_every=10, workers=1)
+    args = pretrain.parse(["--data", str(tmp_path), "--context", "16"])
+    assert other.n_vocab % 64 and pretrain.model_config(args).vocab_size % 64 == 0
+    for model in ("gpt2", "modern"):
+        args = pretrain.parse(["--data", str(tmp_path), "--context", "16", "--model", model])
+        padded = pretrain.model_config(args).build().eval()
+        small = pretrain.trimmed(padded, other.n_vocab).eval()
+        ids = torch.arange(16)[None]
+        torch.testing.assert_close(small(ids), padded(ids)[..., : other.n_vocab])
+
+
+def test_told_to_end_it_saves_and_goes_on(
+    beginning: list[float], data: Path, tmp_path: Path
+) -> None:
+    arguments = [*ENDLESS, "--data", data, "--out", tmp_path, "--save-every", "4999"]
+    process = subprocess.Popen(
+        command(1, *arguments), env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("step"):  # it trains
+            process.terminate()
+            break
+    rest = process.stdout.read()
+    assert process.wait(timeout=120) == 0 and "told to end: the state of step" in rest
+    assert 0 < len(log(tmp_path)) < 80
+    run(1, *arguments, "--stop-after", "80")
+    assert losses(tmp_path) == pytest.approx(beginning, abs=1e-4)
+
+
+def test_the_last_states_are_kept(data: Path, tmp_path: Path) -> None:
+    run(1, *SMALL, "--data", data, "--out", tmp_path, "--keep", "3")
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == [
+        "state-0000010.pt", "state-0000015.pt", "state-0000020.pt", "state.pt"
+    ]  # fmt: skip
+    (tmp_path / "state.pt").write_bytes((tmp_path / "state-0000010.pt").read_bytes())
+    run(1, *SMALL, "--data", data, "--out", tmp_path)  # back to step 10, and no more names
+    assert len(log(tmp_path)) == 20
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["state.pt"]
+
+
 def test_two_processes_compute_what_one_does(alone: Path, data: Path, tmp_path: Path) -> None:
     run(2, "--data", data, "--out", tmp_path, *SMALL)
     assert losses(tmp_path) == pytest.approx(losses(alone), abs=TOLERANCE)
@@ -228,6 +303,11 @@ def test_other_settings_do_not_go_on(alone: Path, data: Path) -> None:
         (["--dry-run", "--context", "-5"], "--context is -5: at least 1"),
         (["--dry-run", "--warmup", "-1"], "--warmup is -1: at least 0"),
         (["--dry-run", "--max-lr", "0"], "--max-lr is 0: it must be above 0"),
+        (["--dry-run", "--keep", "0"], "--keep is 0: at least 1"),
+        (["--dry-run", "--sample", "-1"], "--sample is -1: at least 0"),
+        (["--dry-run", "--muon-lr", "nan"], "--muon-lr is nan: it must be above 0"),
+        (["--dry-run", "--peak-tflops", "0"], "--peak-tflops is 0: it must be above 0"),
+        (["--dry-run", "--optimizer", "sgd"], "invalid choice: 'sgd'"),
         (["--dry-run", "--tflops", "-1"], "--tflops is -1: it must be above 0"),
         (
             ["--dry-run", "--global-batch", "10", "--micro-batch", "4"],
@@ -267,7 +347,7 @@ def test_missing_data_and_uneven_shares_are_said(data: Path, tmp_path: Path) -> 
 
 def test_a_dry_run_says_what_it_takes() -> None:
     said = run(1, "--config", "124M", "--dry-run").stdout
-    assert "parameters          124,439,808" in said
+    assert "parameters          124,475,904" in said  # a vocabulary of 50,304
     assert "memory per process  1.99 GB" in said
     tokens = 19_073 * 512 * 1024
     assert f"tokens              {tokens:,}" in said

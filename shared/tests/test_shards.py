@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import types
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -451,20 +452,48 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_windows_are_pieces_of_one_file_and_every_place_occurs(folder: Path, split: str) -> None:
-    batches = ShardBatches(folder, split, context_length=16, batch_size=32)
+def test_an_epoch_reads_every_window_once_and_the_next_one_in_another_order(
+    folder: Path, split: str
+) -> None:
+    batches = ShardBatches(folder, split, context_length=16, batch_size=5)
     files = [shard["files"][split] for shard in read_index(folder)["shards"]]
     arrays = [open_shard(folder, entry) for entry in files]
-    all_windows = {tuple(ids[i : i + 17].tolist()) for ids in arrays for i in range(len(ids) - 16)}
-    seen = set()
-    for step in range(600):
+    arrays = [ids for ids in arrays if len(ids) > 16]
+    assert len(batches) == sum((len(ids) - 1) // 16 for ids in arrays)
+    rows = []
+    for step in range(-(-40 * len(batches) // 5)):
         inputs, targets = batches[step]
-        assert inputs.shape == targets.shape == (32, 16) and inputs.dtype == torch.int64
+        assert inputs.shape == targets.shape == (5, 16) and inputs.dtype == torch.int64
         assert torch.equal(inputs[:, 1:], targets[:, :-1])
-        seen |= set(map(tuple, torch.cat([inputs, targets[:, -1:]], dim=1).tolist()))
-    assert seen <= all_windows
-    assert {tuple(ids[-17:].tolist()) for ids in arrays if len(ids) > 16} <= seen  # to the end
-    assert len(seen) > 0.98 * len(all_windows)
+        rows += torch.cat([inputs, targets[:, -1:]], dim=1).tolist()
+    epochs = [rows[i : i + len(batches)] for i in range(0, 40 * len(batches), len(batches))]
+    ends = set()
+    for epoch in epochs:
+        # windows that begin in the spare tokens of each file, side by side
+        laid_out = Counter()
+        for ids in arrays:
+            count, spare = divmod(len(ids) - 1, 16)
+            options = [
+                [tuple(ids[b + 16 * i : b + 16 * i + 17].tolist()) for i in range(count)]
+                for b in range(spare + 1)
+            ]
+            (mine,) = [o for o in options if not Counter(o) - Counter(map(tuple, epoch))][:1]
+            ends.add((id(ids), options.index(mine) == spare))
+            laid_out += Counter(mine)
+        assert Counter(map(tuple, epoch)) == laid_out
+    assert len({tuple(map(tuple, epoch)) for epoch in epochs}) > 30
+    assert {(id(ids), True) for ids in arrays} <= ends  # in some epoch, the last token is read
+
+
+def test_a_process_beside_one_that_checks_need_not_check(tmp_path: Path) -> None:
+    write_shards(TALES, tmp_path, TOKENIZER, workers=1)
+    path = tmp_path / "train-00000.bin"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    ShardBatches(tmp_path, "train", 8, 2, check=False)
+    with pytest.raises(ValueError, match="train-00000.bin is damaged"):
+        ShardBatches(tmp_path, "train", 8, 2)
 
 
 def test_a_step_depends_on_seed_and_step_alone(folder: Path) -> None:
