@@ -245,9 +245,8 @@ def operations_per_token(model: nn.Module) -> float:
     return 6 * (count_parameters(model) - looked_up) + 6 * mixing
 
 
-def fingerprints(data: Path) -> dict[str, str]:
+def fingerprints(index: dict) -> dict[str, str]:
     """What a run was made of: the hash of the vocabulary, and one over all files of the shards."""
-    index = read_index(data)
     shards = json.dumps([shard["files"] for shard in index["shards"]], sort_keys=True)
     return {
         "tokenizer": index["tokenizer"]["hash"],
@@ -327,7 +326,8 @@ def keep_states(state_file: Path, step: int, count: int) -> None:
             os.link(state_file, named)  # takes no room; the next state is another file
         except OSError:  # a disk without such links
             shutil.copyfile(state_file, named)
-    for old in sorted(state_file.parent.glob("state-*.pt"))[: -count if count > 1 else None]:
+    states = sorted(state_file.parent.glob("state-*.pt"), reverse=True)  # the newest first
+    for old in states[count if count > 1 else 0 :]:
         old.unlink()
 
 
@@ -398,8 +398,8 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> list[dict[str, f
     stateful = {"model": model, "scaler": scaler}
     stateful |= {f"optimizer {number}": each for number, each in enumerate(optimizers)}
     settings = {"config": asdict(config), "seed": args.seed} | asdict(recipe)
-    settings |= fingerprints(args.data)
     index, leader = read_index(args.data), processes.rank == 0
+    settings |= fingerprints(index)
     state_file = args.out / "state.pt"
     if leader:
         remove_left_overs(args.out)
@@ -417,7 +417,7 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> list[dict[str, f
     if processes.count > 1:
         network = DistributedDataParallel(network, gradient_as_bucket_view=True)
     tokens_per_step = recipe.global_batch * config.context_length
-    peak = args.peak_tflops or peak_tflops(device)
+    peak, operations = args.peak_tflops or peak_tflops(device), operations_per_token(model)
     told, first = Told(), len(history)
     seconds = before = history[-1]["seconds"] if history else 0.0
     last_step = min(recipe.steps, args.stop_after or recipe.steps) - 1
@@ -446,14 +446,14 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> list[dict[str, f
                "tokens_per_second": round(tokens_per_step / this)}  # fmt: skip
         if peak:
             per_gpu = tokens_per_step / this / processes.count
-            row["mfu"] = round(per_gpu * operations_per_token(model) / (peak * 1e12), 4)
+            row["mfu"] = round(per_gpu * operations / (peak * 1e12), 4)
         if most := most_memory(device):
             row["memory_gb"] = round(most / 1e9, 3)
-        last = step == last_step or to_end > 0
+        last = step == last_step
         if last or due(step, args.eval_every):
             row["val_loss"] = validation_loss(model, val_data, args.eval_batches, processes)
         history.append(row)
-        if leader and (last or due(step, args.save_every)):
+        if leader and (last or to_end or due(step, args.save_every)):
             states = {name: part.state_dict() for name, part in stateful.items()}
             save_state(state_file, settings, {"history": history, **states})
             keep_states(state_file, step + 1, args.keep)
