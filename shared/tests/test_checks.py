@@ -140,6 +140,10 @@ MISTAKES = {
     "4.8": lambda chances, p: torch.where(chances.cumsum(-1) < p, chances, 0.0),  # unsorted
     "4.9": lambda matrix, rounds: matrix / matrix.norm(),
     "4.10": lambda parameters: 4 * parameters / 1e9,  # the weights alone
+    "4.11": lambda step, batch_size, windows: torch.randint(
+        windows, (batch_size,), generator=torch.Generator().manual_seed(step)
+    ).tolist(),  # drawn, so that some come twice
+    "4.12": lambda options, used: used / options * math.log(options),
     "5.1": (0.88, 0.6, 0.75),  # precision and recall changed places
     "5.2": lambda guesses, labels: (
         sum(g == y for g, y in zip(guesses, labels, strict=True)) / len(labels)
@@ -254,6 +258,12 @@ RIGHT = [
     ("3.4", lambda w, n: torch.tensor([w, 1 + w]) ** n),
     ("4.1", lambda x, y: -float(log_softmax_of_base_2(x)[range(len(y)), y].mean())),
     ("4.6", lambda gradients, counts: np.average(gradients, axis=0, weights=counts)),
+    (
+        "4.11",
+        lambda step, size, windows: np.random.default_rng(step * size // windows).permutation(
+            windows
+        )[step * size % windows :][:size],
+    ),
     ("5.1", np.array([0.88, 0.75, 0.6])),
     ("5.2", lambda a, b: round(2 * sum(map(math.prod, zip(a, b, strict=True))) / sum(a + b), 4)),
     ("5.4", padded),

@@ -1,12 +1,14 @@
-"""The checks of the exercises on pretraining, 4.1 to 4.10."""
+"""The checks of the exercises on pretraining, 4.1 to 4.12."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from numbers import Real
 
 import torch
 
-from shared.classroom.checks.machinery import ROUNDING, agree, exercise, parts
+from shared.classroom.checks.machinery import ROUNDING, Wrong, agree, exercise, parts, plain
 
 
 @exercise("4.1")
@@ -113,3 +115,30 @@ def _memory(answer: Callable) -> None:
     hint = "Weights, gradients, two averages: four numbers of 4 bytes per parameter."
     agree(answer(124_000_000), 1.984, "124 million parameters", hint)
     agree(answer(1_558_000_000), 24.928, "1,558 million parameters", hint)
+
+
+@exercise("4.11")
+def _epoch(answer: Callable) -> None:
+    def windows(step: int) -> list[float]:
+        case = f"step {step}, 4 of 24 windows,"
+        numbers = [plain(part) for part in parts(answer(step, 4, 24), 4, case)]
+        if not all(isinstance(number, Real) for number in numbers):
+            raise Wrong(f"{case} calls for 4 numbers, not for {numbers!r}.")
+        return numbers
+
+    orders = []
+    for first in (0, 6):
+        orders.append([number for step in range(first, first + 6) for number in windows(step)])
+        case = f"steps {first} to {first + 5}, 4 of 24 windows each, sorted,"
+        agree(sorted(orders[-1]), list(range(24)), case, "An epoch holds every window once.")
+    hint = "A new generator at each call, with the epoch as its seed, shuffles as before."
+    agree(windows(5), orders[0][20:], "step 5, asked once more,", hint)
+    if orders[0] in (sorted(orders[0]), orders[1]):
+        raise Wrong("The order is the same in every epoch.", "Shuffle each epoch anew.")
+
+
+@exercise("4.12")
+def _price(answer: Callable) -> None:
+    hint = "The grammar's share is 1 of those that are left, the model's 1 of all."
+    agree(answer(10, 1), math.log(10 / 9), "one of ten animals used", hint)
+    agree(answer(8, 3), math.log(8 / 5), "three of eight places used", hint)
