@@ -141,10 +141,13 @@ def loss_curves(
     levels: Mapping[str, float] | None = None,
     ylabel: str = "loss (nats per token)",
     title: str | None = None,
+    marks: Mapping[str, float] | None = None,
+    ylim: tuple[float, float] | None = None,
 ) -> tuple[Figure, Axes]:
     """Losses over steps: `curves` maps a name to (steps, losses), `levels` to a constant loss.
 
-    Levels (uniform guess, bigram, entropy floor) are dashed and carry their value.
+    Levels (uniform guess, bigram, entropy floor) are dashed and carry their value; `marks` maps
+    what happened to the step at which it did; `ylim` looks closer at a part of the axis.
     """
     fig, ax = plt.subplots()
     labels = []  # (height, text, colour)
@@ -153,12 +156,16 @@ def loss_curves(
         (line,) = ax.plot(steps, values)
         labels.append((height, name + ending, line.get_color()))
     for name, level in (levels or {}).items():
-        if not np.isfinite(level):
+        if not np.isfinite(level) or (ylim and not ylim[0] <= level <= ylim[1]):
             continue
         ax.axhline(level, color=COLOURS["grey"], linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
         labels.append((float(level), f"{name} {level:.2f}", COLOURS["grey"]))
     high = max([ax.get_ylim()[1], *(height for height, _, _ in labels)])
-    ax.set(xlabel="training steps", ylim=(0, 1.04 * high))
+    ax.set(xlabel="training steps", ylim=ylim or (0, 1.04 * high))
+    for text, step in (marks or {}).items():
+        ax.axvline(step, color=COLOURS["line"], linewidth=1.2, zorder=0)
+        ax.annotate(text, (step, 1), (4, -3), xycoords=("data", "axes fraction"), va="top",
+                    textcoords="offset points", fontsize=9, color=COLOURS["grey"])  # fmt: skip
     ax.set_ylabel(ylabel, parse_math=False)
     _title(ax, title)
     ax.margins(x=0)
@@ -166,23 +173,37 @@ def loss_curves(
     return fig, ax
 
 
-def recall_curves(
-    steps: Numbers, accuracies: Mapping[str, Numbers], title: str | None = None
-) -> tuple[Figure, Axes]:
-    """Recall accuracy (0 to 1) over training, one curve per kind of thing a tale must repeat."""
-    fig, ax = plt.subplots()
-    labels = []
-    for kind, values in accuracies.items():
-        values, height, ending = _known(values)
-        (line,) = ax.plot(steps, values, marker="o", markersize=3.5, clip_on=False)
-        labels.append((height, f"{kind} {height:.0%}{ending}", line.get_color()))
-    ax.set(xlabel="training steps", ylabel="recalled", ylim=(0, 1.02))
-    _title(ax, title)
-    ax.margins(x=0)
-    ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
-    ax.grid(axis="y")
-    _end_labels(ax, labels)
-    return fig, ax
+def recall_panels(
+    runs: Mapping[str, tuple[Numbers, Mapping[str, Numbers]]],
+    counts: Mapping[str, int],
+    title: str | None = None,
+) -> tuple[Figure, Any]:
+    """Recall (0 to 1) over training, a small panel for each kind of thing a tale must repeat.
+
+    `runs` maps a name to (steps, {kind: values}); `counts` says how many mentions of a kind the
+    test holds.
+    """
+    columns = min(4, len(counts))
+    rows = -(-len(counts) // columns)
+    fig, axes = plt.subplots(
+        rows, columns, sharex=True, sharey=True, squeeze=False,
+        figsize=(9, 0.5 + 1.75 * rows), layout="constrained",
+    )  # fmt: skip
+    for ax in axes.flat[len(counts) :]:
+        ax.set_axis_off()
+    for ax, (kind, count) in zip(axes.flat, counts.items(), strict=False):
+        for name, (steps, recalled) in runs.items():
+            ax.plot(steps, recalled[kind], label=name)
+        ax.set(ylim=(0, 1.04))
+        ax.set_title(f"{kind} ({count})", fontsize=10)
+        ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
+        ax.grid(axis="y")
+    fig.supxlabel("training steps", fontsize=10)
+    if len(runs) > 1:
+        axes.flat[0].legend(fontsize=8, frameon=False)
+    if title is not None:
+        fig.suptitle(title, fontsize=11)
+    return fig, axes
 
 
 def _flow(tokens: Sequence[str]) -> tuple[list[str], list[tuple[float, int]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# built in 02_attention/heads_at_work.ipynb: attention_weights
+# built in 02_attention/heads_at_work.ipynb: attention_weights, on_nonsense
 
 
 @torch.no_grad()
@@ -32,3 +32,24 @@ def attention_weights(model: nn.Module, ids: Tensor) -> Tensor:
     scores = queries @ keys.mT / keys.shape[-1] ** 0.5  # (layers, heads, tokens, tokens)
     ahead = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
     return scores.masked_fill(ahead, -torch.inf).softmax(dim=-1)
+
+
+@torch.no_grad()
+def on_nonsense(
+    model: nn.Module, eot_id: int, rows: int = 50, length: int = 30
+) -> tuple[float, Tensor]:
+    """What a model makes of random tokens that come twice, and how its heads look at them.
+
+    The share of the second copy that is guessed right, and for each head, (layers, heads), the
+    weight on what followed the present token the first time (Olsson et al. 2022, arXiv 2209.11895).
+    """
+    generator, right, looks = torch.Generator().manual_seed(1), 0.0, 0.0
+    for _ in range(rows):
+        nonsense = torch.randint(256, eot_id, (length,), generator=generator)
+        twice = torch.cat([torch.tensor([eot_id]), nonsense, nonsense])
+        again = torch.arange(length + 2, 2 * length)  # places in the second copy, ■ is place 0
+        followed = again - length + 1  # the present token stood `length` before, this came next
+        looks = looks + attention_weights(model, twice)[:, :, again, followed].mean(-1) / rows
+        guesses = model(twice[None])[0].argmax(-1)
+        right += (guesses[again] == twice[again + 1]).float().mean().item() / rows
+    return right, looks

@@ -103,8 +103,15 @@ def test_curves_are_labelled_at_their_ends():
     curves = {"training": ([0, 10], [7.0, 0.5]), "validation": ([0, 10], [7.0, 0.52])}
     _, ax = figures.loss_curves(curves, {"floor": 0.34, "uniform": 7.6})
     assert words(ax) == ["floor 0.34", "training", "validation", "uniform 7.60"]
-    _, ax = figures.recall_curves([0, 100], {"names": [0.0, 1.0], "objects": [0.0, 0.5]})
-    assert words(ax) == ["objects 50%", "names 100%"]
+    _, ax = figures.loss_curves(curves, {"uniform": 7.6}, marks={"tales begin": 5}, ylim=(0.2, 1))
+    assert words(ax) == ["tales begin", "training", "validation"]
+
+
+def test_recall_has_a_panel_for_each_kind_with_its_count():
+    runs = {name: ([0, 100], {"names": [0.0, 1.0], "sounds": [0.0, 0.5]}) for name in "ab"}
+    _, axes = figures.recall_panels(runs, {"names": 815, "sounds": 18}, "when")
+    assert [ax.get_title("left") for ax in axes.flat] == ["names (815)", "sounds (18)"]
+    assert [list(line.get_ydata()) for line in axes[0, 1].lines] == [[0.0, 0.5]] * 2
 
 
 def test_strips_hold_every_word_in_several_lines():

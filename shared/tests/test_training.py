@@ -260,6 +260,9 @@ def test_progress_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
 def test_progress_counts_what_is_left() -> None:
     line = progress({"step": 9, "loss": 1.5, "lr": 2e-3}, 40, 1234.5, seconds_per_step=6.0)
     assert line.split() == ("step 10/40 loss 1.500 lr 2.0e-03 1,234 tokens/s 3.0 min left".split())
+    row = {"step": 9, "loss": 1.5, "lr": 2e-3, "val_loss": 2.5, "names": 0.5, "objects": 0.25}
+    line = progress(row, 40, 1234.5, seconds_per_step=6.0)
+    assert "val_loss 2.500  names 0.500  lr" in line  # two measurements fit on it
 
 
 # -- when the loss explodes -------------------------------------------------------------------
