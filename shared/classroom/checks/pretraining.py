@@ -1,4 +1,4 @@
-"""The checks of the exercises on pretraining, 4.1 to 4.12."""
+"""The checks of the exercises on pretraining, 4.1 to 4.14."""
 
 from __future__ import annotations
 
@@ -142,3 +142,30 @@ def _price(answer: Callable) -> None:
     hint = "The grammar's share is 1 of those that are left, the model's 1 of all."
     agree(answer(10, 1), math.log(10 / 9), "one of ten animals used", hint)
     agree(answer(8, 3), math.log(8 / 5), "three of eight places used", hint)
+
+
+@exercise("4.13")
+def _mixture(answer: Callable) -> None:
+    some, others = [0.5, 0.1, 0.4, 0.7], [0.1, 0.6, 0.2, 0.1]
+    hint = "Mix the probabilities first; the logarithm of each token comes after that."
+    for first, second, case in ((some, others, "two models"), (others, some, "the same, changed")):
+        means = {
+            k / 10: -sum(
+                math.log(k / 10 * p + (1 - k / 10) * q) for p, q in zip(first, second, strict=True)
+            ) / len(first)
+            for k in range(11)
+        }  # fmt: skip
+        share = min(means, key=means.get)
+        found = parts(answer(first, second), 2, case)
+        agree(found[0], share, f"{case}: the share", hint)
+        agree(found[1], means[share], f"{case}: the nats", hint)
+
+
+@exercise("4.14")
+def _arrival(answer: Callable) -> None:
+    hint = "The mean over the seeds has to be at or below the line."
+    losses = {1250: [1.85, 1.87], 800: [1.89, 1.95], 1000: [1.89, 1.91], 630: [1.99, 2.0]}
+    agree(answer(losses, 1.905), 1000, "four plans, and the line 1.905", hint)
+    agree(answer(losses, 1.86), 1250, "the line 1.86, met exactly", hint)
+    if (found := answer(losses, 1.5)) is not None:
+        raise Wrong(f"No plan arrives at 1.5, but the answer is {found!r}.", "Return None.")
