@@ -23,6 +23,9 @@ from shared.classroom.tales import rename
 from shared.instructions import collate, encode_exchange
 from shared.texts import NextTokenDataset, encode_plain, end_of_text, size_of
 from shared.tokenizers import course_tokenizer
+from shared.training import Batches
+
+# built in 04_pretraining/pretraining.ipynb: Curriculum
 
 
 def create_dataloader(
@@ -136,6 +139,16 @@ class DocumentBatches:
         positions = starts[:, None] + np.arange(self.context_length + 1)  # (batch, tokens + 1)
         windows = torch.from_numpy(self.ids[positions % len(self.ids)].astype(np.int64))
         return windows[:, :-1], windows[:, 1:]
+
+
+class Curriculum:
+    """Batches of one corpus for the first `steps` steps, of another from then on."""
+
+    def __init__(self, first: Batches, steps: int, then: Batches) -> None:
+        self.first, self.steps, self.then = first, steps, then
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        return self.first[step] if step < self.steps else self.then[step - self.steps]
 
 
 class MessageBatches:
