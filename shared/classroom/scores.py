@@ -30,7 +30,7 @@ from shared.classroom.datasets import load_instructions
 from shared.classroom.errors import a_list, classes, require
 
 # built in 05_finetune_classification/spam_classifier.ipynb: naive_bayes, classification_scores,
-#   best_threshold
+#   best_threshold, average_precision
 # built in 06_finetune_instructions/instructions.ipynb: exact_match, token_f1, fits_tale
 
 
@@ -56,8 +56,9 @@ def naive_bayes(known: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[
 
 
 def classification_scores(guesses: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
-    """Accuracy, and precision, recall and F1 of class 1 (0 where nothing was found or to find).
+    """Accuracy, and precision, recall and F1 of class 1; nan where one of them is undefined.
 
+    There is no precision where nothing was found, and no recall where there is nothing to find.
     Both are lists, arrays or tensors of classes 0, 1, …; raises ValueError for anything else.
     """
     guesses, labels = classes(guesses=guesses).tolist(), classes(labels=labels).tolist()
@@ -66,9 +67,9 @@ def classification_scores(guesses: Sequence[int], labels: Sequence[int]) -> dict
     caught, filtered, spam = pairs.count((1, 1)), guesses.count(1), labels.count(1)
     return {
         "accuracy": sum(guess == label for guess, label in pairs) / len(pairs),
-        "precision": caught / filtered if filtered else 0.0,
-        "recall": caught / spam if spam else 0.0,
-        "F1": 2 * caught / (filtered + spam) if filtered + spam else 0.0,
+        "precision": caught / filtered if filtered else math.nan,
+        "recall": caught / spam if spam else math.nan,
+        "F1": 2 * caught / (filtered + spam) if filtered + spam else math.nan,
     }
 
 
@@ -79,6 +80,7 @@ def best_threshold(odds: Tensor, classes: Sequence[int]) -> float:
     """
     odds = torch.as_tensor(odds)
     require(not odds.isnan().any(), "the odds are no numbers: load the classifier again")
+    require(any(classes), "there is no text of class 1 to find: choose on another part")
     f1 = {
         threshold: classification_scores((odds > threshold).int().tolist(), classes)["F1"]
         for threshold in torch.linspace(-8, 8, 129).tolist()
@@ -86,6 +88,18 @@ def best_threshold(odds: Tensor, classes: Sequence[int]) -> float:
     highest = max(f1.values())
     best = [threshold for threshold, score in f1.items() if score == highest]
     return best[len(best) // 2]
+
+
+def average_precision(odds: Tensor, labels: Sequence[int]) -> float:
+    """The mean, over the texts of class 1, of the precision among all that are as suspicious.
+
+    It needs no threshold: 1.0 if every text of class 1 has higher odds than every other, and about
+    the share of class 1 if the odds say nothing. Raises ValueError where class 1 is missing.
+    """
+    hits = torch.as_tensor(labels)[torch.as_tensor(odds).argsort(descending=True)].float()
+    require(hits.sum() > 0, "average precision needs at least one text of class 1")
+    precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
+    return ((precision * hits).sum() / hits.sum()).item()
 
 
 def exact_match(given: str, expected: str) -> bool:

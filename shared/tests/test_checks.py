@@ -175,6 +175,9 @@ MISTAKES = {
         parts[2][-rank:],
     ),  # the smallest directions
     "5.10": lambda merged, a, b: merged + b[0] @ b[1],
+    "5.11": lambda odds, labels: sum(labels) / len(labels),
+    "5.12": lambda odds, labels: 1.0,
+    "5.13": "bdf",  # copies in two parts go unnoticed
     "6.1": [-100, 6, 7, 0],
     "6.2": lambda entry: f"<|user|>\n{entry['instruction']}\n{entry['input']}\n<|assistant|>\n",
     "6.3": lambda ids, length, end: (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from copy import deepcopy
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from data.messages import pattern_of
 from shared.classification import (
     PADDING,
     Classifier,
@@ -23,7 +25,12 @@ from shared.classification import (
 from shared.classroom import datasets
 from shared.classroom.batches import MessageBatches
 from shared.classroom.datasets import balance, load_messages, load_sms, split_table
-from shared.classroom.scores import classification_scores, naive_bayes
+from shared.classroom.scores import (
+    average_precision,
+    best_threshold,
+    classification_scores,
+    naive_bayes,
+)
 from shared.gpt import GPTConfig, GPTModel, count_parameters
 from shared.lora import LoRALinear, adapter_state, add_lora, merge_lora
 from shared.tokenizers import course_tokenizer
@@ -262,8 +269,31 @@ def test_scores_by_hand_and_at_the_edges() -> None:
     assert found == pytest.approx({"accuracy": 0.6, "precision": 2 / 3, "recall": 2 / 3,
                                    "F1": 2 / 3})  # fmt: skip
     nothing = classification_scores([0, 0], [1, 0])
-    assert nothing == {"accuracy": 0.5, "precision": 0.0, "recall": 0.0, "F1": 0.0}
-    assert classification_scores([0], [0])["F1"] == 0.0
+    assert nothing["accuracy"] == 0.5 and nothing["recall"] == nothing["F1"] == 0.0
+    assert math.isnan(nothing["precision"])  # nothing was filtered: there is no such share
+    undefined = classification_scores([0], [0])
+    assert all(math.isnan(undefined[name]) for name in ("precision", "recall", "F1"))
+
+
+def test_average_precision_by_hand_and_at_the_edges() -> None:
+    assert average_precision(torch.tensor([4.0, 3, 1, -1, -2]), [1, 1, 0, 1, 0]) == pytest.approx(
+        (1 + 1 + 3 / 4) / 3
+    )
+    assert average_precision([0.1, 9.0, 5.0], [0, 1, 1]) == 1.0
+    assert average_precision([3.0, 2.0, 1.0], [0, 0, 1]) == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="at least one text of class 1"):
+        average_precision([1.0, 2.0], [0, 0])
+
+
+def test_a_threshold_needs_something_to_find() -> None:
+    with pytest.raises(ValueError, match="no text of class 1"):
+        best_threshold(torch.tensor([1.0, 2.0]), [0, 0])
+
+
+def test_no_pattern_of_messages_is_in_two_parts() -> None:
+    table = load_messages()
+    table["pattern"] = [pattern_of(text)[0] for text in table["text"]]
+    assert table["pattern"].notna().all() and table.groupby("pattern")["split"].nunique().max() == 1
 
 
 def test_naive_bayes_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""The checks of the exercises on classification, 5.1 to 5.10."""
+"""The checks of the exercises on classification, 5.1 to 5.13."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 import torch
 
-from shared.classroom.checks.machinery import agree, exercise, parts, refuses, shaped
+from shared.classroom.checks.machinery import (
+    agree,
+    exercise,
+    parts,
+    refuses,
+    shaped,
+    worked_out,
+)
 
 
 @exercise("5.1")
@@ -105,3 +112,29 @@ def _switch(answer: Callable) -> None:
     )
     merged = w + a[0] @ a[1]
     agree(answer(merged, a, b), w + b[0] @ b[1], "two detours of rank 2 beside a 3 × 4 W")
+
+
+@exercise("5.11")
+def _average_precision(answer: Callable) -> None:
+    hint = "At each text of class 1: how many of the texts so far are of class 1?"
+    odds, labels = [4.0, 3.0, 1.0, -1.0, -2.0], [1, 1, 0, 1, 0]
+    agree(answer(odds, labels), 11 / 12, f"odds {odds}, labels {labels}", hint)
+    agree(answer([0.5, 2.0, 1.0], [1, 0, 0]), 1 / 3, "the only one of class 1 comes last", hint)
+    agree(answer([-1.0, 5.0, 3.0], [0, 1, 1]), 1.0, "all of class 1 come first", hint)
+
+
+@exercise("5.12")
+def _temperature(answer: Callable) -> None:
+    generator = torch.Generator().manual_seed(12)
+    true = 2 * torch.randn(400, generator=generator)
+    labels = (torch.rand(400, generator=generator) < true.sigmoid()).long()
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    for factor, what in ((3.0, "log odds three times too large"), (0.5, "log odds half as large")):
+        odds, several = factor * true, torch.linspace(0.1, 5, 4901)
+        losses = torch.stack([cross_entropy(odds / t, labels.float()) for t in several])
+        agree(answer(odds, labels), several[losses.argmin()].item(), what, slack=1e-2)
+
+
+@exercise("5.13")
+def _too_good(answer: str) -> None:
+    worked_out(answer, "bcdf", "What chose, and is it also what was scored? Are there copies?")
