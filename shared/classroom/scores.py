@@ -29,13 +29,13 @@ from data.world import explain
 from shared.classroom.datasets import load_instructions
 from shared.classroom.errors import a_list, classes, require
 
-# built in 05_finetune_classification/spam_classifier.ipynb: naive_bayes, classification_scores,
-#   best_threshold, average_precision
+# built in 05_finetune_classification/spam_classifier.ipynb: naive_bayes_odds, naive_bayes,
+#   classification_scores, best_threshold, average_precision
 # built in 06_finetune_instructions/instructions.ipynb: exact_match, token_f1, fits_tale
 
 
-def naive_bayes(known: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[int]:
-    """The class whose training words make each text more likely (add-one smoothing), 0 or 1.
+def naive_bayes_odds(known: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[float]:
+    """Log odds of class 1 against class 0 by naive Bayes (add-one smoothing), for each text.
 
     `known` are (text, class) pairs. A bag of words: order does not count.
     """
@@ -52,7 +52,12 @@ def naive_bayes(known: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[
         shares = [(words[label][word] + 1) / totals[label] for word in find(text.lower())]
         return math.log(times[label]) + sum(map(math.log, shares))
 
-    return [int(log_likelihood(text, 1) > log_likelihood(text, 0)) for text in texts]
+    return [log_likelihood(text, 1) - log_likelihood(text, 0) for text in texts]
+
+
+def naive_bayes(known: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[int]:
+    """The class whose training words make each text more likely, 0 or 1."""
+    return [int(odds > 0) for odds in naive_bayes_odds(known, texts)]
 
 
 def classification_scores(guesses: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
@@ -74,16 +79,19 @@ def classification_scores(guesses: Sequence[int], labels: Sequence[int]) -> dict
 
 
 def best_threshold(odds: Tensor, classes: Sequence[int]) -> float:
-    """The middle of the thresholds (from -8 to 8 nats) on the log odds with the best F1.
+    """Of the thresholds between two of the log odds, the one with the best F1; the middle of ties.
 
-    To be chosen on a validation part: training makes a model too sure of itself.
+    To be chosen on a validation part. Raises ValueError for odds that are nan, and where there is
+    no text of class 1.
     """
     odds = torch.as_tensor(odds)
     require(not odds.isnan().any(), "the odds are no numbers: load the classifier again")
     require(any(classes), "there is no text of class 1 to find: choose on another part")
+    values = odds.unique()  # from low to high
+    between = torch.cat([values[:1] - 1, (values[1:] + values[:-1]) / 2]).tolist()
     f1 = {
         threshold: classification_scores((odds > threshold).int().tolist(), classes)["F1"]
-        for threshold in torch.linspace(-8, 8, 129).tolist()
+        for threshold in between
     }
     highest = max(f1.values())
     best = [threshold for threshold, score in f1.items() if score == highest]
@@ -96,7 +104,8 @@ def average_precision(odds: Tensor, labels: Sequence[int]) -> float:
     It needs no threshold: 1.0 if every text of class 1 has higher odds than every other, and about
     the share of class 1 if the odds say nothing. Raises ValueError where class 1 is missing.
     """
-    hits = torch.as_tensor(labels)[torch.as_tensor(odds).argsort(descending=True)].float()
+    order = torch.as_tensor(odds).argsort(descending=True, stable=True)
+    hits = torch.as_tensor(labels)[order].float()
     require(hits.sum() > 0, "average precision needs at least one text of class 1")
     precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
     return ((precision * hits).sum() / hits.sum()).item()

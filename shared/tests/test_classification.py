@@ -285,6 +285,12 @@ def test_average_precision_by_hand_and_at_the_edges() -> None:
         average_precision([1.0, 2.0], [0, 0])
 
 
+def test_the_best_threshold_may_be_far_from_zero() -> None:
+    odds = torch.tensor([20.0, 30.0, 31.0, 10.0])  # as naive Bayes has them
+    assert best_threshold(odds, [0, 1, 1, 0]) == 25.0
+    assert best_threshold(torch.tensor([1.0, 2.0]), [1, 1]) < 1.0  # all are to be found
+
+
 def test_a_threshold_needs_something_to_find() -> None:
     with pytest.raises(ValueError, match="no text of class 1"):
         best_threshold(torch.tensor([1.0, 2.0]), [0, 0])
