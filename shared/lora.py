@@ -48,12 +48,14 @@ def add_lora(model: nn.Module, rank: int = 4, alpha: float | None = None) -> lis
     """Freeze a model, put a LoRALinear in place of every linear layer of its blocks; return them.
 
     `alpha`, 2 × rank when None, scales what the detours add. Returns the layers' names. Raises
-    ValueError for a model that has detours already.
+    ValueError for a model that has detours already, or no linear layer in its `blocks`.
     """
     if any(isinstance(m, LoRALinear) for m in model.modules()):
         raise ValueError("the model has detours already: merge_lora first")
     found = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     names = [name for name in found if "blocks." in name]
+    if not names:
+        raise ValueError("no linear layer of the model has 'blocks.' in its name: rename one")
     for name in names:
         check_rank(rank, found[name])  # all of them, before one is changed
     model.requires_grad_(False)

@@ -381,3 +381,10 @@ def test_detours_are_not_laid_twice() -> None:
         add_lora(model, 2)
     merge_lora(model)
     assert len(add_lora(model, 2)) == 8
+
+
+def test_a_model_without_blocks_is_refused_and_not_frozen() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    with pytest.raises(ValueError, match=r"no linear layer of the model has 'blocks\.'"):
+        add_lora(model, 2)
+    assert all(p.requires_grad for p in model.parameters())
