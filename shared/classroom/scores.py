@@ -99,7 +99,7 @@ def best_threshold(odds: Tensor, classes: Sequence[int]) -> float:
 
 
 def average_precision(odds: Tensor, labels: Sequence[int]) -> float:
-    """The mean, over the texts of class 1, of the precision among all that are as suspicious.
+    """The mean, over the texts of class 1, of the precision among all at least as suspicious.
 
     It needs no threshold: 1.0 if every text of class 1 has higher odds than every other, and about
     the share of class 1 if the odds say nothing. Raises ValueError where class 1 is missing.
