@@ -6,7 +6,7 @@ AttentionExplorer    layer, head and token: where that token looks in a text
 SamplingExplorer     temperature, top-k, top-p and seed: the bars of the next token, and a text
 FigureExplorer       a slider, and a figure drawn from its value
 MessageExplorer      a message, and how a classifier's suspicion grows from token to token
-ChatBox              a conversation with a model, token by token, which can be stopped
+ChatBox              a conversation with one model or another, token by token; it can be stopped
 Notable: everything is HTML or one picture whose value changes in place, so nothing flickers, as an
 Output widget (interactive_output) would when it is emptied and filled again. Only what ipywidgets 7
 and 8 share is used. Each explorer has a figure beside it that shows the same where no Python runs.
@@ -385,28 +385,43 @@ class MessageExplorer(Explorer):
 
 
 class ChatBox(Explorer):
-    """Type a request and read the answer as it comes, `pace` seconds a token; or stop it."""
+    """Type a request, press Enter, and read the answer as it comes, `pace` seconds a token.
+
+    With several chats, by their names, one chooses whom to talk to; each keeps its transcript. A
+    request that is refused stays in the field, and the reason stays out of the transcript.
+    """
 
     words = "chat box: run this cell in Jupyter or Colab to talk"
 
-    def __init__(self, chat: Chat, pace: float = 0.03) -> None:
-        self.chat, self.pace, self.running, self.stopping = chat, pace, False, False
+    def __init__(self, chats: Chat | Mapping[str, Chat], pace: float = 0.03) -> None:
+        self.chats = chats if isinstance(chats, Mapping) else {"": chats}
+        self.pace, self.running, self.stopping = pace, False, False
+        self.transcripts = dict.fromkeys(self.chats, "")
+        self.partner = ToggleButtons(options=list(self.chats))
         self.instruction = Text(description="instruction", **LOOK)
         self.text = Text(description="text, if any", **LOOK)
         self.temperature = FloatSlider(0, min=0, max=2, step=0.1, description="temperature", **LOOK)
         self.button = Button(description="send", button_style="primary")
         self.stop = Button(description="stop", disabled=True)
-        self.transcript = HTML()
-        buttons = HBox([self.button, self.stop])
-        super().__init__([self.transcript, self.instruction, self.text, self.temperature, buttons])
+        self.transcript, self.notice = HTML(), HTML()
+        shown = [self.transcript, self.notice, self.instruction, self.text, self.temperature]
+        choice = [self.partner] if len(self.chats) > 1 else []
+        super().__init__([*choice, *shown, HBox([self.button, self.stop])])
         self.button.on_click(self._send)
         self.stop.on_click(self._stop)
+        self.partner.observe(self._show, "value")
+        for field in (self.instruction, self.text):
+            field.on_msg(self._typed)
+
+    def _typed(self, field: Text, content: Mapping[str, Any], buffers: object) -> None:
+        if content.get("event") == "submit":  # Enter
+            self._send()
 
     def _send(self, button: object = None) -> None:
         if self.running:
             return
         self.running, self.stopping = True, False  # now, not only when the task begins
-        self.stop.disabled, self.button.disabled = False, True
+        self._lock()
         # In a notebook the answer must not hold up the kernel: it could not hear "stop".
         try:
             loop = asyncio.get_running_loop()
@@ -415,26 +430,37 @@ class ChatBox(Explorer):
         else:
             self.task = loop.create_task(self._answer())
 
+    def _lock(self) -> None:
+        self.stop.disabled = not self.running
+        self.button.disabled = self.partner.disabled = self.running
+
+    def _show(self, change: object = None) -> None:
+        self.transcript.value = self.transcripts[self.partner.value]
+
     async def _answer(self) -> None:
-        asked = (self.instruction.value, self.text.value)
-        before, answer = self.transcript.value, ""
+        name, asked, answer = self.partner.value, (self.instruction.value, self.text.value), ""
         question = "<br>".join(escape(part) for part in asked if part)
-        shown = f'{before}<p><b>{question}</b></p><p style="white-space:pre-wrap">'
-        pieces = self.chat.say(*asked, temperature=self.temperature.value)
+        shown = f'{self.transcripts[name]}<p><b>{question}</b></p><p style="white-space:pre-wrap">'
+        pieces = self.chats[name].say(*asked, temperature=self.temperature.value)
+        self.notice.value = ""
         try:
             for piece in pieces:
+                if not answer:  # it was accepted
+                    self.instruction.value = self.text.value = ""
                 answer += piece
-                self.transcript.value = f"{shown}{escape(answer)}</p>"
+                self.transcripts[name] = f"{shown}{escape(answer)}</p>"
+                self._show()
                 await asyncio.sleep(self.pace)
                 if self.stopping:
                     break
             if not answer:
-                self.transcript.value = f"{shown}<i>(no answer)</i></p>"
+                self.notice.value = "<p><i>It said nothing at all.</i></p>"
         except (ValueError, FloatingPointError) as error:
-            self.transcript.value = f"{before}<p><i>{escape(str(error))}</i></p>"
+            self.notice.value = f"<p><i>{escape(str(error))}</i></p>"
         finally:
             pieces.close()  # the chat puts its end mark now
-            self.running, self.stop.disabled, self.button.disabled = False, True, False
+            self.running = False
+            self._lock()
 
     def _stop(self, button: object = None) -> None:
         self.stopping = True

@@ -302,22 +302,25 @@ def test_message_is_judged_at_every_letter(pairs) -> None:
 def test_chat_writes_token_by_token(pairs) -> None:
     shown, twin = pairs["chat"]
     request = "What is the plural of fox?"
-    answer = "".join(twin.chat.say(request))
+    answer = "".join(twin.chats[""].say(request))
     type_into(shown, "instruction", request)
-    shown.get_by_role("button", name="send").click()
+    shown.get_by_label("instruction", exact=True).press("Enter")
     transcript, seen = shown.locator(".widget-html-content").first, set()
     while answer not in (text := transcript.inner_text()):
         seen.add(text)
         assert len(seen) < 1000
     assert len(seen) > 3  # not all at once
     expect(shown.get_by_role("button", name="send")).to_be_enabled()
+    expect(shown.get_by_label("instruction", exact=True)).to_have_value("")
+    shown.get_by_label("instruction", exact=True).press("Enter")
+    expect(shown.locator(".widget-html-content").nth(1)).to_contain_text("the instruction is empty")
 
 
 def test_chat_stops(pairs) -> None:
     shown, twin = pairs["chat"]
     tale = "By the pond there lived a bear called Otto. One afternoon Otto wanted to cook pea soup."
     request = "Continue the tale.", tale
-    whole = "".join(twin.chat.say(*request))
+    whole = "".join(twin.chats[""].say(*request))
     type_into(shown, "instruction", request[0])
     type_into(shown, "text, if any", request[1])
     shown.get_by_role("button", name="send").click()

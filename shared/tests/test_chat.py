@@ -199,23 +199,57 @@ class Parrot:
             yield word + " "
 
 
-def test_the_box_writes_question_and_answer() -> None:
-    box = ChatBox(Parrot(), pace=0)
-    box.instruction.value, box.text.value, box.temperature.value = "a <b>", "some text", 0.5
+def ask(box: ChatBox, instruction: str, text: str = "") -> None:
+    box.instruction.value, box.text.value = instruction, text
     box.button.click()
+
+
+def test_the_box_writes_question_and_answer_and_empties_its_fields() -> None:
+    box = ChatBox(Parrot(), pace=0)
+    box.temperature.value = 0.5
+    ask(box, "a <b>", "some text")
     assert "a &lt;b&gt;<br>some text" in box.transcript.value
     assert "a &lt;b&gt; some text 0.5 " in box.transcript.value
+    assert box.instruction.value == box.text.value == box.notice.value == ""
     assert not box.running and box.stop.disabled and not box.button.disabled
-    box.button.click()
+    ask(box, "again", "some text")
     assert box.transcript.value.count("some text 0.5") == 2
     assert repr(box).startswith("chat box")
 
 
-def test_the_box_explains_a_bad_request() -> None:
+def test_enter_sends_and_nothing_else_that_a_field_reports() -> None:
     box = ChatBox(Parrot(), pace=0)
-    box.button.click()
-    assert "the instruction is empty: &lt;ask&gt;" in box.transcript.value
+    for field in (box.instruction, box.text):
+        box.instruction.value = "hello"
+        box._typed(field, {"event": "focus"}, [])
+        assert box.instruction.value == "hello"
+        box._typed(field, {"event": "submit"}, [])  # as the browser says for Enter
+        assert box.instruction.value == ""
+    assert box.transcript.value.count("<b>hello</b>") == 2
+
+
+def test_a_refused_request_stays_in_its_field_and_out_of_the_transcript() -> None:
+    box = ChatBox(Parrot(), pace=0)
+    ask(box, "hello")
+    before = box.transcript.value
+    ask(box, "", "some text")
+    assert "the instruction is empty: &lt;ask&gt;" in box.notice.value
+    assert box.transcript.value == before and box.text.value == "some text"
     assert not box.running and box.stop.disabled
+    ask(box, "hello again")
+    assert box.notice.value == ""
+
+
+def test_two_partners_have_a_transcript_each() -> None:
+    box = ChatBox({"one": Parrot(), "other": Parrot()}, pace=0)
+    ask(box, "to the first")
+    box.partner.value = "other"
+    assert box.transcript.value == ""
+    ask(box, "to the second")
+    assert "first" not in box.transcript.value
+    box.partner.value = "one"
+    assert "to the first" in box.transcript.value and "second" not in box.transcript.value
+    assert box.partner in box.children and box.partner not in ChatBox(Parrot()).children
 
 
 def test_stop_ends_an_answer_that_is_being_written() -> None:
@@ -223,6 +257,7 @@ def test_stop_ends_an_answer_that_is_being_written() -> None:
         box = ChatBox(Parrot(), pace=0.001)
         box.instruction.value = " ".join(f"word{i}" for i in range(100))
         box.button.click()
+        assert box.partner.disabled and box.button.disabled
         while "word2" not in box.transcript.value.partition("</b>")[2]:  # in the answer
             await asyncio.sleep(0)
         task = box.task
