@@ -1,12 +1,20 @@
-"""The checks of the exercises on instructions, 6.1 to 6.10."""
+"""The checks of the exercises on instructions, 6.1 to 6.14."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 
-from shared.classroom.checks.machinery import Wrong, agree, exercise, parts, refuses
+from shared.classroom.checks.machinery import (
+    Wrong,
+    agree,
+    exercise,
+    parts,
+    refuses,
+    worked_out,
+)
 
 
 @exercise("6.1")
@@ -17,10 +25,10 @@ def _targets_of_a_row(answer: list) -> None:
 @exercise("6.2")
 def _phi3_prompt(answer: Callable) -> None:
     entry = {"instruction": "Sort.", "input": "two, one"}
-    agree(answer(entry), "<|user|>\nSort.\ntwo, one\n<|assistant|>\n", "with an input")
+    agree(answer(entry), "<|user|>\nSort.\ntwo, one<|end|>\n<|assistant|>\n", "with an input")
     entry = {"instruction": "Sing.", "input": ""}
     hint = "No empty line when there is no input."
-    agree(answer(entry), "<|user|>\nSing.\n<|assistant|>\n", "without an input", hint)
+    agree(answer(entry), "<|user|>\nSing.<|end|>\n<|assistant|>\n", "without an input", hint)
 
 
 @exercise("6.3")
@@ -106,3 +114,51 @@ def _remember(answer: Callable) -> None:
         case = f"three exchanges of 3, 2, 1 ids, 2 new ones, limit {limit}"
         agree(answer(exchanges, [9, 9], limit), kept, case, "As few as needed, the oldest first.")
     refuses(answer, [], [9, 9, 9], 2, case="3 new ids and a limit of 2")
+
+
+@exercise("6.11")
+def _chat_targets(answer: Callable) -> None:
+    talk = [
+        ("system", [5]),
+        ("user", [6, 7]),
+        ("assistant", [8, 9]),
+        ("user", []),
+        ("assistant", [3]),
+    ]
+    expected = [-100] * 9 + [8, 9, 2] + [-100] * 5 + [3, 2]
+    hint = "The 2 that closes the assistant's turn is learned, no other one."
+    agree(answer(talk), expected, "five messages, two of them the assistant's", hint)
+    agree(answer([("user", [4])]), [-100] * 3, "a message of the user alone", hint)
+
+
+@exercise("6.12")
+def _best_policy(answer: Callable) -> None:
+    reference, reward = torch.tensor([0.2, 0.5, 0.3]), torch.tensor([1.0, 0.0, -2.0])
+    for beta in (1.0, 0.2):
+        weights = reference * (reward / beta).exp()
+        case = f"the reference {reference.tolist()}, rewards {reward.tolist()}, beta {beta}"
+        hint = "Z makes them add up to 1."
+        agree(answer(reference, reward, beta), weights / weights.sum(), case, hint)
+    far = torch.tensor([1000.0, 999.0, 0.0])
+    weights = reference * torch.tensor([1.0, math.exp(-1), 0.0])
+    agree(answer(reference, far, 1.0), weights / weights.sum(), f"rewards {far.tolist()}, beta 1")
+
+
+@exercise("6.13")
+def _learn_policy(answer: Callable) -> None:
+    for reference, reward, beta in (
+        ([0.2, 0.5, 0.3], [1.0, 0.0, -1.0], 1.0),
+        ([0.1, 0.2, 0.3, 0.4], [0.3, 0.0, 0.2, -0.2], 0.5),
+    ):
+        reference, reward = torch.tensor(reference), torch.tensor(reward)
+        wins = 100 * (reward[:, None] - reward[None, :]).sigmoid().fill_diagonal_(0)
+        expected = (reference.log() + reward / beta).softmax(dim=0)
+        case = f"comparisons by the rewards {reward.tolist()}, beta {beta}"
+        hint = "Relative to the reference: log π − log π₀ of i, minus that of j."
+        found = answer(reference.clone(), wins.clone(), beta)
+        agree(found, expected, case, hint, slack=1e-2)
+
+
+@exercise("6.14")
+def _supported(answer: str) -> None:
+    worked_out(answer, "acdf", "What does each number compare, and with what?")
