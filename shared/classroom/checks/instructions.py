@@ -125,7 +125,7 @@ def _chat_targets(answer: Callable) -> None:
         ("user", []),
         ("assistant", [3]),
     ]
-    expected = [-100] * 9 + [8, 9, 2] + [-100] * 5 + [3, 2]
+    expected = [-100] * 10 + [8, 9, 2] + [-100] * 5 + [3, 2]
     hint = "The 2 that closes the assistant's turn is learned, no other one."
     agree(answer(talk), expected, "five messages, two of them the assistant's", hint)
     agree(answer([("user", [4])]), [-100] * 3, "a message of the user alone", hint)
