@@ -36,7 +36,8 @@ FEWER = {
         '_classes(table[table["split"] == name])': '_classes(table[table["split"] == name][::6])',
     },
     "instructions": {
-        "(1000, 80)": "(10, 5)",
+        "LONG else 1000": "LONG else 10",
+        "QUICK = 80": "QUICK = 5",
         "load_instructions(name)": "load_instructions(name)[::8]",
     },
 }
