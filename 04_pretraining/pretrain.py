@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.distributed.nn  # before a group begins: see Processes
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -92,7 +93,12 @@ RECIPES = {  # the number of small batches in a step divides well among processe
 
 
 class Processes:
-    """Which process this is, of how many; alone unless torchrun started us."""
+    """Which process this is, of how many; alone unless torchrun started us.
+
+    Notable: DistributedDataParallel imports torch.distributed.nn, whose functions have the group
+    of that moment as a default. Imported after the group has begun, they keep it, and with it
+    threads that `destroy_process_group` should end and that can abort an interpreter as it ends.
+    """
 
     def __init__(self) -> None:
         self.rank = int(os.environ.get("RANK", 0))

@@ -45,20 +45,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(processes: int, *arguments: object) -> list[str]:
+def command(processes: int, *arguments: object, script: Path = SCRIPT) -> list[str]:
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*start, str(SCRIPT), *map(str, arguments)]
+    return [*start, str(script), *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "COURSE_DEVICE": "cpu"}
 
 
-def run(processes: int, *arguments: object, check: bool = True) -> subprocess.CompletedProcess:
+def run(
+    processes: int, *arguments: object, check: bool = True, script: Path = SCRIPT
+) -> subprocess.CompletedProcess:
     result = subprocess.run(
-        command(processes, *arguments),
+        command(processes, *arguments, script=script),
         capture_output=True,
         text=True,
         env=environment(),
@@ -126,6 +128,21 @@ def test_models_and_optimizers_learn_stop_and_go_on(
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-2)
     kind = type(load_checkpoint(tmp_path / "one/model.safetensors")).__name__
     assert kind == {"gpt2": "GPTModel", "modern": "ModernGPT"}[model]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are read from /proc")
+def test_no_thread_of_the_group_is_left_when_the_processes_end(data: Path, tmp_path: Path) -> None:
+    """One that is may abort the process: "terminate called without an active exception"."""
+    script = tmp_path / "threads.py"
+    script.write_text(
+        f"import runpy\nfrom pathlib import Path\nrunpy.run_path({str(SCRIPT)!r}, "
+        f"run_name='__main__')\nfor comm in Path('/proc/self/task').glob('*/comm'):\n"
+        f"    print('thread', comm.read_text().strip(), flush=True)\n"
+    )
+    few = [*SMALL, "--data", data, "--out", tmp_path / "out", "--steps", "2"]
+    said = run(2, *few, script=script).stdout
+    threads = re.findall(r"thread (\S+)", said)
+    assert len(threads) >= 2 and not any("gloo" in name for name in threads), threads
 
 
 def test_a_vocabulary_is_filled_up_and_trimmed_again(tmp_path: Path) -> None:
