@@ -18,7 +18,7 @@ from shared.classroom.errors import a_list
 from shared.generate import generate
 from shared.texts import IGNORED
 
-# built in 06_finetune_instructions/instructions.ipynb: encode_exchange, collate, answer
+# built in 06_finetune_instructions/instructions.ipynb: encode_exchange, collate, complete, answer
 
 
 def encode_exchange(entry: Entry, tokenizer) -> tuple[list[int], list[int]]:
@@ -53,29 +53,42 @@ def collate(rows: list, eot_id: int, mask_prompts: bool = True) -> tuple:
     return inputs, pad_sequence(targets, batch_first=True, padding_value=IGNORED)
 
 
-def answer(
-    model: nn.Module, tokenizer, entries: Sequence[Entry], max_new_tokens: int = 64
-) -> list[str]:
-    """The model's greedy answers to entries, in their order.
+def complete(
+    model: nn.Module,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    end_id: int,
+    temperature: float = 0.0,
+) -> list[list[int]]:
+    """What the model writes after each prompt, in their order: ids, with end_id where it came.
 
     Prompts of one length share a batch, so that nothing is padded. Raises ValueError for a prompt
     that leaves no room in the context.
     """
-    a_list(entries=entries)
-    by_length, texts = defaultdict(list), [""] * len(entries)
-    for place, entry in enumerate(entries):
-        ids = [tokenizer.eot_id, *tokenizer.encode(format_prompt(entry))]
-        if len(ids) >= model.config.context_length:
+    context, places, written = model.config.context_length, defaultdict(list), [None] * len(prompts)
+    for place, ids in enumerate(prompts):
+        if len(ids) >= context:
             raise ValueError(
-                f"a prompt has {len(ids)} tokens; with {model.config.context_length} in the "
-                f"context no room is left for an answer: shorten {entry['instruction']!r:.80}"
+                f"prompt {place} has {len(ids)} tokens; with {context} in the context no room is "
+                "left for an answer: shorten it"
             )
-        by_length[len(ids)].append((place, ids))
+        places[len(ids)].append(place)
     device = next(model.parameters()).device
-    for length, group in by_length.items():
-        ids = torch.tensor([ids for _, ids in group], device=device)
-        out = generate(model, ids, max_new_tokens, temperature=0, eos_id=tokenizer.eot_id)
-        for (place, _), new in zip(group, out[:, length:].tolist(), strict=True):
-            end = new.index(tokenizer.eot_id) if tokenizer.eot_id in new else len(new)
-            texts[place] = tokenizer.decode(new[:end]).strip()
-    return texts
+    for length, group in places.items():
+        rows = torch.tensor([prompts[place] for place in group], device=device)
+        out = generate(model, rows, max_new_tokens, temperature, eos_id=end_id)[:, length:].tolist()
+        for place, ids in zip(group, out, strict=True):
+            end = ids.index(end_id) + 1 if end_id in ids else len(ids)
+            written[place] = ids[:end]
+    return written
+
+
+def answer(
+    model: nn.Module, tokenizer, entries: Sequence[Entry], max_new_tokens: int = 64
+) -> list[str]:
+    """The model's greedy answers to entries, in their order; as `complete`, with texts."""
+    a_list(entries=entries)
+    end = tokenizer.eot_id
+    prompts = [[end, *tokenizer.encode(format_prompt(entry))] for entry in entries]
+    written = complete(model, prompts, max_new_tokens, end)
+    return [tokenizer.decode([id for id in ids if id != end]).strip() for ids in written]

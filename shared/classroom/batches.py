@@ -2,7 +2,8 @@
 
 Notable: nothing about the data has to be saved to go on with a run. DocumentBatches starts every
 window at the start of a document, so that all that a tale must repeat stands inside the window;
-MessageBatches gives every class an equal share; InstructionBatches puts several exchanges in a row.
+MessageBatches gives every class an equal share; InstructionBatches puts several exchanges in a row;
+ChatBatches writes one as a published model has it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.instructions import Entry
+from shared.chat import ChatML
 from shared.classification import pad_texts
 from shared.classroom.errors import a_list, check_id, classes, must_divide, require, whole
 from shared.classroom.tales import rename
@@ -26,6 +28,7 @@ from shared.tokenizers import course_tokenizer
 from shared.training import Batches
 
 # built in 04_pretraining/pretraining.ipynb: Curriculum
+# built in 06_finetune_instructions/real_llm_chat.ipynb: ChatBatches
 
 
 def create_dataloader(
@@ -253,3 +256,33 @@ class InstructionBatches:
         if taken or sum(map(len, exchange)) > self.context_length:  # new names may be longer
             return encode_exchange(entry, self.tokenizer)
         return exchange
+
+
+class ChatBatches:
+    """batches[step] -> (inputs, targets): `batch_size` instructions in ChatML, prompts masked.
+
+    Every epoch visits each entry once, in a new order and, with `renaming`, with new names.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        form: ChatML,
+        batch_size: int,
+        renaming: bool = True,
+        seed: int = 123,
+    ) -> None:
+        whole(1, batch_size=batch_size)
+        require(len(entries) > 0, "there are no instructions to learn: give at least one")
+        self.entries, self.form, self.batch_size = entries, form, batch_size
+        self.renaming, self.seed = renaming, seed
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        rng, rows = random.Random(f"{self.seed} {step}"), []
+        for number in dealt(step, self.batch_size, len(self.entries), self.seed):
+            entry = self.entries[number]
+            entry = rename(entry, rng) if self.renaming else entry
+            answer = [*encode_plain(self.form.tokenizer, entry["output"]), self.form.end]
+            rows.append([(self.form.prompt(entry["instruction"], entry["input"]), answer)])
+        inputs, targets = collate(rows, self.form.end)
+        return inputs[:, 1:], targets[:, 1:]  # ChatML opens with no <|endoftext|>

@@ -206,6 +206,20 @@ MISTAKES = {
     "6.12": lambda reference, reward, beta: reference * (reward / beta).exp(),
     "6.13": lambda reference, wins, beta: wins.sum(dim=1) / wins.sum(),  # no reference at all
     "6.14": "abcdf",  # 51% are not much more than 50%
+    "6.15": lambda given, expected: (
+        2
+        * len(set(given.split()) & set(expected.split()))
+        / max(1, len(given.split()) + len(expected.split()))
+    ),  # whatever the order
+    "6.16": lambda certain, right, most: next(
+        (
+            c
+            for c in sorted(certain)
+            if [r for d, r in zip(certain, right, strict=True) if d > c].count(False)
+            <= most * len(certain)
+        ),
+        None,
+    ),  # an equally certain wrong one is forgotten
 }
 
 

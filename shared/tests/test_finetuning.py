@@ -20,8 +20,9 @@ from shared.classroom.scores import (
     token_f1,
 )
 from shared.classroom.tales import rename
+from shared.generate import generate
 from shared.gpt import GPTConfig, GPTModel
-from shared.instructions import answer, collate, encode_exchange
+from shared.instructions import answer, collate, complete, encode_exchange
 from shared.preferences import answer_log_probs, dpo_loss
 from shared.texts import IGNORED
 from shared.tokenizers import course_tokenizer
@@ -154,6 +155,21 @@ def test_answers_come_in_order_and_do_not_depend_on_the_company() -> None:
     together = answer(model, TOKENIZER, entries, max_new_tokens=8)
     alone = [answer(model, TOKENIZER, [entry], max_new_tokens=8)[0] for entry in entries]
     assert together == alone and "<|endoftext|>" not in "".join(together)
+
+
+def test_prompts_of_several_lengths_are_completed_in_their_order_with_the_mark_of_the_end() -> None:
+    model, end = tiny_model(), TOKENIZER.eot_id
+    prompts = [[end, *TOKENIZER.encode(text)] for text in ("The fox", "A", "The owl", "B")]
+    written = complete(model, prompts, 6, end)
+    alone = [generate(model, torch.tensor([ids]), 6, temperature=0)[0, len(ids) :].tolist()
+             for ids in prompts]  # fmt: skip
+    assert written == alone and all(len(ids) == 6 for ids in written)
+    mark = written[0][2]  # whatever comes third shall be the end
+    ended = complete(model, prompts, 6, mark)
+    assert ended == [ids[: ids.index(mark) + 1] if mark in ids else ids for ids in written]
+    torch.manual_seed(0)
+    assert complete(model, prompts, 6, end, temperature=5.0) != written
+    assert complete(model, [], 6, end) == []
 
 
 def test_a_prompt_without_room_for_an_answer_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The checks of the exercises on instructions, 6.1 to 6.14."""
+"""The checks of the exercises on instructions, 6.1 to 6.16."""
 
 from __future__ import annotations
 
@@ -162,3 +162,31 @@ def _learn_policy(answer: Callable) -> None:
 @exercise("6.14")
 def _supported(answer: str) -> None:
     worked_out(answer, "acdf", "What does each number compare, and with what?")
+
+
+@exercise("6.15")
+def _rouge_l(answer: Callable) -> None:
+    for given, expected, thread in (
+        ("the fox found a red kite", "the fox lost a kite", 4),
+        ("kite red a", "a red kite", 1),
+        ("a a b", "a b a", 2),
+        ("A fox", "a fox", 1),
+        ("", "a fox", 0),
+        ("", "", 0),
+    ):
+        score = 2 * thread / max(1, len(given.split()) + len(expected.split()))
+        agree(answer(given, expected), score, f"{given!r} and {expected!r}", "The order counts.")
+    long = " ".join(map(str, range(300)))
+    hint = "Do not try all threads: keep the best of every two beginnings."
+    agree(answer(long, f"x {long} y"), 600 / 602, "300 words, and the same in the middle", hint)
+
+
+@exercise("6.16")
+def _threshold(answer: Callable) -> None:
+    certain, right = [0.9, 0.8, 0.8, 0.7, 0.6, 0.5], [True, True, False, True, True, False]
+    for most, expected in ((0.2, 0.6), (0.1, 0.9), (0.4, 0.5), (0.25, 0.6), (0.0, 0.9)):
+        case = f"certainties {certain}, right {right}, at most {most:.0%} wrong"
+        agree(answer(certain, right, most), expected, case, "Equally certain ones go together.")
+    agree(answer([0.9, 0.4], [False, True], 0.1), math.inf, "a certain wrong answer and a doubtful one")
+    mixed = [0.2, 0.9, 0.5], [True, True, False]
+    agree(answer(*mixed, 0.4), 0.2, f"certainties {mixed[0]}, right {mixed[1]}, at most 40% wrong")
