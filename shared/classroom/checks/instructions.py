@@ -187,6 +187,7 @@ def _threshold(answer: Callable) -> None:
     for most, expected in ((0.2, 0.6), (0.1, 0.9), (0.4, 0.5), (0.25, 0.6), (0.0, 0.9)):
         case = f"certainties {certain}, right {right}, at most {most:.0%} wrong"
         agree(answer(certain, right, most), expected, case, "Equally certain ones go together.")
-    agree(answer([0.9, 0.4], [False, True], 0.1), math.inf, "a certain wrong answer and a doubtful one")
+    case = "a certain wrong answer and a doubtful right one, at most 10% wrong"
+    agree(answer([0.9, 0.4], [False, True], 0.1), math.inf, case)
     mixed = [0.2, 0.9, 0.5], [True, True, False]
     agree(answer(*mixed, 0.4), 0.2, f"certainties {mixed[0]}, right {mixed[1]}, at most 40% wrong")
