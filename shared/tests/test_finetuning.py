@@ -10,7 +10,8 @@ import torch
 from data.instructions import FREE_TASKS, format_prompt
 from data.sheets import sheet
 from data.world import world
-from shared.classroom.batches import InstructionBatches
+from shared.chat import Chat
+from shared.classroom.batches import ChatBatches, InstructionBatches
 from shared.classroom.datasets import load_instructions
 from shared.classroom.scores import (
     exact_match,
@@ -129,6 +130,23 @@ def test_a_renamed_entry_never_becomes_a_held_out_one() -> None:
     batches = InstructionBatches([entry], TOKENIZER, 8, context_length=256, held_out=others)
     text = " ".join(plain(row) for step in range(5) for row in batches[step][0])
     assert set(re.findall(r"Who is (\w+)", text)) == {names[0]}
+
+
+def test_batches_in_the_format_of_a_chat_hold_prompt_and_answer_and_learn_the_answer() -> None:
+    form = Chat(tiny_model(), TOKENIZER)
+    entries = [PLURAL, PASSIVE]
+    batches = ChatBatches(entries, form, 2, renaming=False)
+    rows = {}
+    for inputs, targets in zip(*batches[0], strict=True):
+        learned = targets[targets != IGNORED]
+        place = int((targets != IGNORED).nonzero()[0])
+        rows[TOKENIZER.decode(inputs[: place + 1].tolist())] = learned.tolist()
+    for entry in entries:
+        prompt = TOKENIZER.decode(form.prompt(entry["instruction"], entry["input"]))
+        assert rows[prompt] == [*TOKENIZER.encode(entry["output"]), form.end]
+    assert not torch.equal(batches[0][0], ChatBatches(entries, form, 2)[0][0])  # other names
+    with pytest.raises(ValueError, match="no instructions"):
+        ChatBatches([], form, 2)
 
 
 def test_bad_entries_are_refused_when_the_batches_are_made() -> None:
