@@ -28,8 +28,8 @@ from shared.classroom.errors import (
     whole,
 )
 from shared.classroom.files import DATA
+from shared.classroom.gguf import GGUF
 from shared.classroom.ranks import read_ranks, write_ranks
-from shared.gguf import GGUF
 
 # built in bigram/bigram.ipynb: CharTokenizer, WordTokenizer
 # built in 01_text_data/bpe.ipynb: merge_pair, learn_ranks, encode_piece

@@ -8,10 +8,8 @@ others published is read tensor by tensor into a model that took no memory befor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -21,8 +19,8 @@ from torch import nn
 from shared.classification import Classifier
 from shared.classroom.errors import require
 from shared.classroom.files import course_checkpoint, vocabulary, write_atomically
+from shared.classroom.llama_files import GGUFModel, HubFolder
 from shared.classroom.tensors import must_be_finite, must_match, read_tensors, tensor_files
-from shared.gguf import GGUF
 from shared.gpt import GPTConfig, GPTModel
 from shared.modern import ModernConfig, ModernGPT
 
@@ -232,121 +230,6 @@ def llama_name(ours: str, gguf: bool = False) -> str:
     return f"{place}{LLAMA_NAMES[part][gguf]}.{kind}"
 
 
-class HubFolder:
-    """A folder as the hub has it: config.json, and safetensors with Llama's or Qwen3's names."""
-
-    gguf = False
-
-    def __init__(self, path: Path) -> None:
-        self.files = tensor_files(path)
-        try:
-            fields = json.loads((path / "config.json").read_text(encoding="utf-8"))
-            self.config = self._config(fields, path)
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} has no config.json that can be used: {error!r}") from error
-
-    def _config(self, fields: Mapping[str, Any], path: Path) -> ModernConfig:
-        kind, rope = fields["model_type"], fields.get("rope_parameters") or {}
-        scaling = fields.get("rope_scaling") or rope
-        scaled = scaling.get("rope_type") or scaling.get("type", "default")  # "type" in older files
-        for fine, what in (
-            (kind in ("llama", "qwen3"), f"is a {kind}; read here are llama and qwen3"),
-            (fields.get("hidden_act", "silu") == "silu", f"bends with {fields.get('hidden_act')}"),
-            (not fields.get("mlp_bias"), "has biases in its feed-forward"),
-            (not fields.get("use_sliding_window"), "has a sliding window"),
-            (scaled in ("default", "linear"), f"stretches its positions by {scaled!r}"),
-        ):
-            require(fine, f"{path} {what}, which ModernGPT does not")
-        heads = fields["num_attention_heads"]
-        return ModernConfig(
-            fields["vocab_size"],
-            fields["max_position_embeddings"],
-            fields["hidden_size"],
-            heads,
-            fields["num_hidden_layers"],
-            n_kv_heads=fields.get("num_key_value_heads") or heads,
-            hidden_dim=fields["intermediate_size"],
-            head_size=fields.get("head_dim") or 0,
-            rotary_base=rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0,
-            rotary_stretch=scaling["factor"] if scaled == "linear" else 1.0,
-            norm_eps=fields["rms_norm_eps"],
-            qk_norm=kind == "qwen3",
-            attention_bias=bool(fields.get("attention_bias")),
-            tie_weights=bool(fields.get("tie_word_embeddings")),
-        )
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor that was learned."""
-        found = {}
-        for name, (file, stored) in self.files.items():
-            if not name.endswith("rotary_emb.inv_freq"):  # a table, in older files
-                with safe_open(file, framework="pt") as opened:
-                    found[name] = tuple(opened.get_slice(stored).get_shape())
-        return found
-
-    def read(self, name: str) -> torch.Tensor:
-        """One tensor, in 32 bits."""
-        file, stored = self.files[name]
-        with safe_open(file, framework="pt") as opened:  # closed at once: gives the memory back
-            return opened.get_tensor(stored).to(torch.float32, copy=True)
-
-
-class GGUFModel:
-    """The same, in one file of llama.cpp."""
-
-    gguf = True
-
-    def __init__(self, path: Path) -> None:
-        self.file, self.path = GGUF(path), path
-        try:
-            self.config = self._config()
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} has no header that can be used: {error!r}") from error
-
-    def _config(self) -> ModernConfig:
-        fields, places = self.file.fields, self.file.places
-        kind = fields["general.architecture"]
-        known = kind in ("llama", "qwen3")
-        require(known, f"{self.path} is a {kind}; read here are llama and qwen3")
-        own = {k.removeprefix(f"{kind}."): v for k, v in fields.items() if k.startswith(kind)}
-        scaled = own.get("rope.scaling.type", "none")
-        known = scaled in ("none", "linear")
-        require(known, f"{self.path} stretches its positions by {scaled!r}; read here is 'linear'")
-        return ModernConfig(
-            places["token_embd.weight"].shape[0],
-            own["context_length"],
-            own["embedding_length"],
-            own["attention.head_count"],
-            own["block_count"],
-            n_kv_heads=own.get("attention.head_count_kv", own["attention.head_count"]),
-            hidden_dim=own["feed_forward_length"],
-            head_size=own.get("attention.key_length", 0),
-            rotary_base=own.get("rope.freq_base", 10_000.0),
-            rotary_stretch=own["rope.scaling.factor"] if scaled == "linear" else 1.0,
-            norm_eps=own["attention.layer_norm_rms_epsilon"],
-            qk_norm="blk.0.attn_q_norm.weight" in places,
-            attention_bias="blk.0.attn_q.bias" in places,
-            tie_weights="output.weight" not in places,
-        )
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor."""
-        return {name: place.shape for name, place in self.file.places.items()}
-
-    def read(self, name: str) -> torch.Tensor:
-        """One tensor, in 32 bits, queries and keys in the order of `rotate`.
-
-        Llama's files store the two numbers that turn together side by side, ours (and Qwen3's) half
-        a head apart.
-        """
-        tensor = torch.from_numpy(self.file.read(name))
-        turned = ".attn_q." in name or ".attn_k." in name
-        if turned and self.file.fields["general.architecture"] == "llama":
-            pairs = tensor.unflatten(0, (-1, self.config.head_dim // 2, 2))
-            tensor = pairs.transpose(1, 2).flatten(0, 2).contiguous()
-        return tensor
-
-
 def read_llama(path: Path) -> ModernGPT:
     """The model of Llama's or Qwen3's architecture in a folder or a file, ready to use.
 
@@ -357,13 +240,14 @@ def read_llama(path: Path) -> ModernGPT:
     """
     path = Path(path)
     source = GGUFModel(path) if path.suffix == ".gguf" else HubFolder(path)
+    config = ModernConfig(**source.config)
     with torch.device("meta"):  # shapes without memory
-        model = ModernGPT(source.config)
+        model = ModernGPT(config)
     expected, found = model.state_dict(), source.shapes()
     embedding, head = (
         llama_name(n, source.gguf) for n in ("token_embedding.weight", "head.weight")
     )
-    if source.config.tie_weights:
+    if config.tie_weights:
         expected.pop("head.weight")
         if head in found:  # stored once more
             same = torch.equal(source.read(head), source.read(embedding))
@@ -380,9 +264,9 @@ def read_llama(path: Path) -> ModernGPT:
     require(not wrong, f"{path} does not hold the model that it describes: {'; '.join(wrong)}")
     state = {ours: source.read(name) for name, ours in names.items()}
     must_be_finite(state, path)
-    if source.config.tie_weights:
+    if config.tie_weights:
         state["head.weight"] = state["token_embedding.weight"]
     model.load_state_dict(state, assign=True)
-    if source.config.tie_weights:
+    if config.tie_weights:
         model.head.weight = model.token_embedding.weight  # one parameter again, not two views
     return model.eval()

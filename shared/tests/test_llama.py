@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 from shared.attention import KVCache
 from shared.classroom.datasets import load_tales
 from shared.classroom.files import ROOT
-from shared.gguf import GGUF, KINDS
+from shared.classroom.gguf import GGUF, KINDS
 from shared.gpt import count_parameters
 from shared.tokenizers import gguf_tokenizer
 from shared.weights import load_checkpoint, read_llama, save_checkpoint
