@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from data.instructions import Entry, format_prompt
-from shared.classroom.errors import a_list
+from shared.classroom.errors import a_list, require
 from shared.generate import generate
 from shared.texts import IGNORED
 
@@ -62,11 +62,13 @@ def complete(
 ) -> list[list[int]]:
     """What the model writes after each prompt, in their order: ids, with end_id where it came.
 
-    Prompts of one length share a batch, so that nothing is padded. Raises ValueError for a prompt
-    that leaves no room in the context.
+    Prompts of one length share a batch, so that nothing is padded. Raises ValueError for an empty
+    prompt, and for one that leaves no room in the context.
     """
+    a_list(prompts=prompts)
     context, places, written = model.config.context_length, defaultdict(list), [None] * len(prompts)
     for place, ids in enumerate(prompts):
+        require(len(ids) > 0, f"prompt {place} is empty: give at least one token, such as end_id")
         if len(ids) >= context:
             raise ValueError(
                 f"prompt {place} has {len(ids)} tokens; with {context} in the context no room is "

@@ -240,7 +240,10 @@ def read_llama(path: Path) -> ModernGPT:
     """
     path = Path(path)
     source = GGUFModel(path) if path.suffix == ".gguf" else HubFolder(path)
-    config = ModernConfig(**source.config)
+    try:
+        config = ModernConfig(**source.config)
+    except TypeError as error:  # a list where a number is due
+        raise ValueError(f"{path} describes a model that cannot be made: {error}") from error
     with torch.device("meta"):  # shapes without memory
         model = ModernGPT(config)
     expected, found = model.state_dict(), source.shapes()

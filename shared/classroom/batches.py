@@ -28,7 +28,6 @@ from shared.tokenizers import course_tokenizer
 from shared.training import Batches
 
 # built in 04_pretraining/pretraining.ipynb: Curriculum
-# built in 06_finetune_instructions/real_llm_chat.ipynb: ChatBatches
 
 
 def create_dataloader(
@@ -261,7 +260,9 @@ class InstructionBatches:
 class ChatBatches:
     """batches[step] -> (inputs, targets): `batch_size` instructions in ChatML, prompts masked.
 
-    Every epoch visits each entry once, in a new order and, with `renaming`, with new names.
+    Every epoch visits each entry once, in a new order and, with `renaming`, with new names; an
+    entry that would become one of `held_out`, or too long, keeps its names. Raises ValueError for
+    an entry without an answer or longer than the context, and for a form that has been used.
     """
 
     def __init__(
@@ -271,18 +272,39 @@ class ChatBatches:
         batch_size: int,
         renaming: bool = True,
         seed: int = 123,
+        held_out: Sequence[Entry] = (),
     ) -> None:
+        a_list(entries=entries, held_out=held_out)
         whole(1, batch_size=batch_size)
-        require(len(entries) > 0, "there are no instructions to learn: give at least one")
-        self.entries, self.form, self.batch_size = entries, form, batch_size
+        self.entries, self.form, self.batch_size = list(entries), form, batch_size
         self.renaming, self.seed = renaming, seed
+        self.held_out = {_asked(entry) for entry in held_out}
+        require(len(self.entries) > 0, "there are no instructions to learn: give at least one")
+        require(not form.exchanges, "the form has been talked with: give a new one")
+        self.limit = form.model.config.context_length
+        for entry in self.entries:
+            said = (entry.get("output") or "").strip()
+            require(
+                said != "", f"an entry has no output: write one, or leave it out: {entry!r:.200}"
+            )
+            tokens = sum(map(len, self._exchange(entry)))
+            require(
+                tokens <= self.limit,
+                f"an entry has {tokens} tokens, the context {self.limit}: shorten {entry!r:.200}",
+            )
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         rng, rows = random.Random(f"{self.seed} {step}"), []
         for number in dealt(step, self.batch_size, len(self.entries), self.seed):
             entry = self.entries[number]
-            entry = rename(entry, rng) if self.renaming else entry
-            answer = [*encode_plain(self.form.tokenizer, entry["output"]), self.form.end]
-            rows.append([(self.form.prompt(entry["instruction"], entry["input"]), answer)])
+            renamed = rename(entry, rng) if self.renaming else entry
+            exchange = self._exchange(renamed)
+            if _asked(renamed) in self.held_out or sum(map(len, exchange)) > self.limit:
+                exchange = self._exchange(entry)
+            rows.append([exchange])
         inputs, targets = collate(rows, self.form.end)
         return inputs[:, 1:], targets[:, 1:]  # ChatML opens with no <|endoftext|>
+
+    def _exchange(self, entry: Entry) -> tuple[list[int], list[int]]:
+        answer = [*encode_plain(self.form.tokenizer, entry["output"]), self.form.end]
+        return self.form.prompt(*_asked(entry)), answer

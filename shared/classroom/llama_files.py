@@ -1,7 +1,7 @@
 """Llama and its relatives as others publish them: a folder of the hub, or one file of llama.cpp.
 
-Notable: both answer the same questions, so that `shared.weights.read_llama` need not know which of
-them it reads: `config`, the shapes of all tensors, and one tensor at a time.
+Notable: both answer the same questions, so that `shared.weights.read_llama` reads either in one
+way: `config`, the shapes of all tensors, one tensor at a time, and `gguf`: whose names they have.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class GGUFModel:
         tensor = torch.from_numpy(self.file.read(name))
         turned = ".attn_q." in name or ".attn_k." in name
         if turned and self.file.fields["general.architecture"] == "llama":
-            whole = self.config["emb_dim"] // self.config["n_heads"]
-            pairs = tensor.unflatten(0, (-1, (self.config["head_size"] or whole) // 2, 2))
+            heads = self.config["n_heads" if ".attn_q." in name else "n_kv_heads"]
+            pairs = tensor.unflatten(0, (heads, -1, 2))
             tensor = pairs.transpose(1, 2).flatten(0, 2).contiguous()
         return tensor

@@ -6,10 +6,13 @@ import pytest
 import tiktoken
 import torch
 
+from data.world import world
 from shared.chat import Chat, ChatML
+from shared.classroom.batches import ChatBatches
 from shared.classroom.widgets import ChatBox
 from shared.generate import generate, stream
 from shared.gpt import GPTConfig, GPTModel
+from shared.texts import IGNORED
 from shared.tokenizers import course_tokenizer
 
 TOKENIZER = course_tokenizer()
@@ -269,3 +272,41 @@ def test_stop_ends_an_answer_that_is_being_written() -> None:
         return box.transcript.value.split("</b>")[1]
 
     assert "word2" in (text := asyncio.run(talk())) and "word99" not in text
+
+
+def test_batches_in_chatml_hold_prompt_and_answer_and_learn_the_answer() -> None:
+    form = ChatML(letters_model(), LETTERS)
+    entries = [
+        {"instruction": "Sort.", "input": "b, a", "output": "a, b"},
+        {"instruction": "Who ran?", "input": "Pip ran.", "output": "Pip."},
+    ]
+    batches, found = ChatBatches(entries, form, 2, renaming=False), set()
+    for inputs, targets in zip(*batches[0], strict=True):
+        learned = targets != IGNORED
+        prompt = inputs[: int(learned.nonzero()[0]) + 1].tolist()
+        found.add(LETTERS.decode(prompt) + "|" + LETTERS.decode(targets[learned].tolist()))
+    begin, then = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+    assert found == {
+        f"{begin}Sort.\nb, a{then}|a, b<|im_end|>",
+        f"{begin}Who ran?\nPip ran.{then}|Pip.<|im_end|>",
+    }
+    assert not torch.equal(batches[0][0], ChatBatches(entries, form, 2)[0][0])  # other names
+
+
+def test_batches_in_chatml_refuse_what_cannot_be_learned_and_keep_the_test_out() -> None:
+    form, entry = ChatML(letters_model(), LETTERS), {"instruction": "Go.", "output": "I go."}
+    for entries, message in (
+        ([], "no instructions"),
+        ([{**entry, "output": " "}], "no output"),
+        ([{**entry, "output": "a" * 500}], "tokens, the context 400"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ChatBatches(entries, form, 1)
+    who = {"instruction": "Who is Pip?", "input": "", "output": "A bear."}
+    names = [name["name"] for name in world().kinds["name"]]
+    others = [{**who, "instruction": f"Who is {name}?"} for name in names if name != "Pip"]
+    batches = ChatBatches([who], form, 1, held_out=others)
+    assert {LETTERS.decode(batches[step][0][0].tolist()).count("Pip") for step in range(9)} == {1}
+    list(form.say("Hello!"))
+    with pytest.raises(ValueError, match="talked with"):
+        ChatBatches([who], form, 1)

@@ -211,15 +211,14 @@ MISTAKES = {
         * len(set(given.split()) & set(expected.split()))
         / max(1, len(given.split()) + len(expected.split()))
     ),  # whatever the order
-    "6.16": lambda certain, right, most: next(
+    "6.16": lambda certain, right, most: min(
         (
-            c
-            for c in sorted(certain)
-            if [r for d, r in zip(certain, right, strict=True) if d > c].count(False)
-            <= most * len(certain)
+            certain[place]
+            for place in range(len(certain))
+            if right[: place + 1].count(False) <= most * (place + 1)
         ),
-        None,
-    ),  # an equally certain wrong one is forgotten
+        default=math.inf,
+    ),  # equally certain ones one by one
 }
 
 

@@ -10,8 +10,7 @@ import torch
 from data.instructions import FREE_TASKS, format_prompt
 from data.sheets import sheet
 from data.world import world
-from shared.chat import Chat
-from shared.classroom.batches import ChatBatches, InstructionBatches
+from shared.classroom.batches import InstructionBatches
 from shared.classroom.datasets import load_instructions
 from shared.classroom.scores import (
     exact_match,
@@ -132,23 +131,6 @@ def test_a_renamed_entry_never_becomes_a_held_out_one() -> None:
     assert set(re.findall(r"Who is (\w+)", text)) == {names[0]}
 
 
-def test_batches_in_the_format_of_a_chat_hold_prompt_and_answer_and_learn_the_answer() -> None:
-    form = Chat(tiny_model(), TOKENIZER)
-    entries = [PLURAL, PASSIVE]
-    batches = ChatBatches(entries, form, 2, renaming=False)
-    rows = {}
-    for inputs, targets in zip(*batches[0], strict=True):
-        learned = targets[targets != IGNORED]
-        place = int((targets != IGNORED).nonzero()[0])
-        rows[TOKENIZER.decode(inputs[: place + 1].tolist())] = learned.tolist()
-    for entry in entries:
-        prompt = TOKENIZER.decode(form.prompt(entry["instruction"], entry["input"]))
-        assert rows[prompt] == [*TOKENIZER.encode(entry["output"]), form.end]
-    assert not torch.equal(batches[0][0], ChatBatches(entries, form, 2)[0][0])  # other names
-    with pytest.raises(ValueError, match="no instructions"):
-        ChatBatches([], form, 2)
-
-
 def test_bad_entries_are_refused_when_the_batches_are_made() -> None:
     with pytest.raises(ValueError, match="no instructions"):
         InstructionBatches([], TOKENIZER, 4, context_length=256)
@@ -182,12 +164,15 @@ def test_prompts_of_several_lengths_are_completed_in_their_order_with_the_mark_o
     alone = [generate(model, torch.tensor([ids]), 6, temperature=0)[0, len(ids) :].tolist()
              for ids in prompts]  # fmt: skip
     assert written == alone and all(len(ids) == 6 for ids in written)
-    mark = written[0][2]  # whatever comes third shall be the end
+    mark = written[1][2]  # what comes third in one of two that share a batch
+    assert mark not in written[1][:2] and mark not in written[3]
     ended = complete(model, prompts, 6, mark)
-    assert ended == [ids[: ids.index(mark) + 1] if mark in ids else ids for ids in written]
+    assert ended[1] == written[1][:3] and ended[3] == written[3]
     torch.manual_seed(0)
     assert complete(model, prompts, 6, end, temperature=5.0) != written
     assert complete(model, [], 6, end) == []
+    with pytest.raises(ValueError, match="prompt 1 is empty"):
+        complete(model, [[end], []], 6, end)
 
 
 def test_a_prompt_without_room_for_an_answer_is_refused() -> None:

@@ -180,6 +180,7 @@ def test_a_wrong_tensor_is_named(tmp_path, change, message):
         ({"use_sliding_window": True}, "sliding window"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "stretches its positions"),
         ({"hidden_size": None}, "emb_dim is None"),
+        ({"num_key_value_heads": [3]}, "describes a model that cannot be made"),
         ({"vocab_size": 48}, r"embed_tokens.weight has shape \(47, 36\), not \(48, 36\)"),
     ],
 )
