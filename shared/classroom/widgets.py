@@ -437,7 +437,14 @@ class ChatBox(Explorer):
     def _show(self, change: object = None) -> None:
         self.transcript.value = self.transcripts[self.partner.value]
 
+    async def _typed_to_the_end(self) -> None:
+        """Wait until the fields are still: letters typed fast come later than Enter does."""
+        before = None
+        while before != (before := (self.instruction.value, self.text.value)):
+            await asyncio.sleep(0.3)
+
     async def _answer(self) -> None:
+        await self._typed_to_the_end()
         name, asked, answer = self.partner.value, (self.instruction.value, self.text.value), ""
         question = "<br>".join(escape(part) for part in asked if part)
         shown = f'{self.transcripts[name]}<p><b>{question}</b></p><p style="white-space:pre-wrap">'
