@@ -309,6 +309,7 @@ def test_chat_writes_token_by_token(pairs) -> None:
     deadline = time.monotonic() + START
     while answer not in (text := transcript.inner_text()):
         seen.add(text)
+        assert len(seen) < 1000
         assert time.monotonic() < deadline, f"{answer!r} never came, but {text!r}"
     assert len(seen) > 3  # not all at once
     expect(shown.get_by_role("button", name="send")).to_be_enabled()
