@@ -9,7 +9,7 @@ ChatBatches writes one as a published model has it.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -28,6 +28,8 @@ from shared.tokenizers import course_tokenizer
 from shared.training import Batches
 
 # built in 04_pretraining/pretraining.ipynb: Curriculum
+
+Exchange = tuple[list[int], list[int]]  # ids of a prompt, and of its answer
 
 
 def create_dataloader(
@@ -229,16 +231,16 @@ class InstructionBatches:
         a_list(held_out=held_out)
         self.held_out = {_asked(entry) for entry in held_out}
         for entry in self.entries:
-            tokens = sum(map(len, encode_exchange(entry, tokenizer)))
+            tokens = sum(map(len, self._encode(entry)))
             require(
                 tokens <= context_length,
-                f"an entry has {tokens} tokens, the context {context_length}: {entry!r:.200}",
+                f"an entry has {tokens} tokens, the context {context_length}: "
+                f"shorten {entry!r:.200}",
             )
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         rng, rows, turns = random.Random(f"{self.seed} {step}"), [], 0
-        for number in dealt(step, self.batch_size, len(self.entries), self.seed):
-            exchange = self._exchange(self.entries[number], rng)
+        for exchange in self._exchanges(step, rng):
             used = sum(len(ids) for pair in rows[-1] for ids in pair) if rows else 0
             if turns and used + sum(map(len, exchange)) <= self.context_length:
                 rows[-1].append(exchange)
@@ -248,21 +250,26 @@ class InstructionBatches:
             turns -= 1
         return collate(rows, self.tokenizer.eot_id, self.mask_prompts)
 
-    def _exchange(self, entry: Entry, rng: random.Random) -> tuple[list[int], list[int]]:
-        renamed = rename(entry, rng) if self.renaming else entry
-        exchange = encode_exchange(renamed, self.tokenizer)
-        taken = _asked(renamed) in self.held_out
-        if taken or sum(map(len, exchange)) > self.context_length:  # new names may be longer
-            return encode_exchange(entry, self.tokenizer)
-        return exchange
+    def _exchanges(self, step: int, rng: random.Random) -> Iterator[Exchange]:
+        """The exchanges of a step, one by one: between two of them the caller may draw, too."""
+        for number in dealt(step, self.batch_size, len(self.entries), self.seed):
+            entry = self.entries[number]
+            renamed = rename(entry, rng) if self.renaming else entry
+            exchange = self._encode(renamed)
+            # New names may make it longer.
+            if _asked(renamed) in self.held_out or sum(map(len, exchange)) > self.context_length:
+                exchange = self._encode(entry)
+            yield exchange
+
+    def _encode(self, entry: Entry) -> Exchange:
+        return encode_exchange(entry, self.tokenizer)
 
 
-class ChatBatches:
-    """batches[step] -> (inputs, targets): `batch_size` instructions in ChatML, prompts masked.
+class ChatBatches(InstructionBatches):
+    """batches[step] -> (inputs, targets): InstructionBatches in ChatML, one exchange in a row.
 
-    Every epoch visits each entry once, in a new order and, with `renaming`, with new names; an
-    entry that would become one of `held_out`, or too long, keeps its names. Raises ValueError for
-    an entry without an answer or longer than the context, and for a form that has been used.
+    `form` brings the tokenizer, the context and the system's words; nobody has talked with it yet.
+    Raises ValueError as InstructionBatches does, and for a form that has been used.
     """
 
     def __init__(
@@ -274,37 +281,20 @@ class ChatBatches:
         seed: int = 123,
         held_out: Sequence[Entry] = (),
     ) -> None:
-        a_list(entries=entries, held_out=held_out)
-        whole(1, batch_size=batch_size)
-        self.entries, self.form, self.batch_size = list(entries), form, batch_size
-        self.renaming, self.seed = renaming, seed
-        self.held_out = {_asked(entry) for entry in held_out}
-        require(len(self.entries) > 0, "there are no instructions to learn: give at least one")
         require(not form.exchanges, "the form has been talked with: give a new one")
-        self.limit = form.model.config.context_length
-        for entry in self.entries:
-            said = (entry.get("output") or "").strip()
-            require(
-                said != "", f"an entry has no output: write one, or leave it out: {entry!r:.200}"
-            )
-            tokens = sum(map(len, self._exchange(entry)))
-            require(
-                tokens <= self.limit,
-                f"an entry has {tokens} tokens, the context {self.limit}: shorten {entry!r:.200}",
-            )
+        self.form, context = form, form.model.config.context_length
+        super().__init__(
+            entries, form.tokenizer, batch_size, context, held_out, renaming=renaming, seed=seed
+        )
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        rng, rows = random.Random(f"{self.seed} {step}"), []
-        for number in dealt(step, self.batch_size, len(self.entries), self.seed):
-            entry = self.entries[number]
-            renamed = rename(entry, rng) if self.renaming else entry
-            exchange = self._exchange(renamed)
-            if _asked(renamed) in self.held_out or sum(map(len, exchange)) > self.limit:
-                exchange = self._exchange(entry)
-            rows.append([exchange])
+        rng = random.Random(f"{self.seed} {step}")
+        rows = [[exchange] for exchange in self._exchanges(step, rng)]
         inputs, targets = collate(rows, self.form.end)
         return inputs[:, 1:], targets[:, 1:]  # ChatML opens with no <|endoftext|>
 
-    def _exchange(self, entry: Entry) -> tuple[list[int], list[int]]:
-        answer = [*encode_plain(self.form.tokenizer, entry["output"]), self.form.end]
+    def _encode(self, entry: Entry) -> Exchange:
+        said = (entry.get("output") or "").strip()
+        require(said != "", f"an entry has no output: write one, or leave it out: {entry!r:.200}")
+        answer = [*encode_plain(self.tokenizer, entry["output"]), self.form.end]
         return self.form.prompt(*_asked(entry)), answer

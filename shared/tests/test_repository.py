@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -83,6 +84,17 @@ def test_readme_has_the_address() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
     assert setup_cell.with_addresses(text) == text, "run `python -m shared.classroom.setup_cell`"
+
+
+def test_readme_talks_as_the_chat_does() -> None:
+    """What the README shows of the chat is what that notebook saved, which nbval compares."""
+    talk = re.search(r"```\n(you: .+?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    notebook = json.loads((ROOT / "06_finetune_instructions/chat.ipynb").read_text("utf-8"))
+    outputs = [o for cell in notebook["cells"] for o in cell.get("outputs", ())]
+    said = "".join("".join(output.get("text", "")) for output in outputs)
+    exchanges = talk[1].strip().split("\n\n")
+    assert len(exchanges) > 1
+    assert not [exchange for exchange in exchanges if exchange not in said]
 
 
 def test_the_ci_script_runs() -> None:
