@@ -74,13 +74,15 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     return peak
 
 
-PEAK_TFLOPS = {  # of dense products in half precision, from the makers' data sheets
+PEAK_TFLOPS = {  # dense products in half precision, by the data sheets; longer names first
     "B200": 2250,
     "H200": 989,
     "H100 PCIe": 756,
+    "H100 NVL": 835,
     "H100": 989,
     "A100": 312,
     "L40S": 362,
+    "L40": 181,
     "L4": 121,
     "V100": 125,
     "T4": 65,

@@ -97,6 +97,22 @@ def test_readme_talks_as_the_chat_does() -> None:
     assert not [exchange for exchange in exchanges if exchange not in said]
 
 
+def test_every_notebook_of_the_road_says_where_it_stands() -> None:
+    """The line at its end names the notebooks that README.md links, in that order, its own bold."""
+    start = (ROOT / "README.md").read_text(encoding="utf-8").split("## Start here")[1]
+    road = re.findall(r"\((\w+/\w+)\.ipynb\)", next(x for x in start.splitlines() if "→" in x))
+    assert len(road) == 12
+    names = [path.split("/")[1] for path in road]
+    for number, path in enumerate(road):
+        cells = json.loads((ROOT / f"{path}.ipynb").read_text("utf-8"))["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells)
+        stops = [f"**{x}**" if x == names[number] else f"`{x}`" for x in names]
+        assert f"**The road:** {' → '.join(stops)}" in text, path
+        if number + 1 < len(road):
+            following = text.split("**The road:**")[1].split("Next is `")[1].split("`")[0]
+            assert road[number + 1].endswith(following.removesuffix(".ipynb")), path
+
+
 def test_the_ci_script_runs() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
