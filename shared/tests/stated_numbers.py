@@ -48,7 +48,7 @@ SKIPPED = [
     r"arXiv:? ?[\d.]+|(?<=\*), [A-Z][\w ]*? \d+\b",  # arXiv 1706.03762; *Title*, Nature 323
     r"(?m)^#+ \d+(\.\d+)?\b|^\s*\d+\. ",  # headings and lists
     r"(?i)\b(sections?|chapters?|tables?|python|pytorch|version|CC0|GPT|llama)[ -]\d+(\.\d+)?\b",
-    r"[Ee]xercises?\b[^.\n]*?\d\.\d+( (to|and) \d\.\d+)?",  # Exercises: …, 0.1 to 0.7
+    r"[Ee]xercises?\b[^.\n]*?\d\.\d+((,| to| and) \d\.\d+)*",  # Exercises: …, 0.1 to 0.7
     r"\band for \d.*read before",  # the same, at the top of a notebook of exercises
     r"(?<![\w.,])(0\d(_\w+)?|\d+[- ]bits?|\d+:\d\d)\b",  # folders; 32-bit; 7:45
     r"(?<![\w.,])(19\d\d|20[0-2]\d|2030)\b(?![,.]\d)",  # years: a count has a comma
