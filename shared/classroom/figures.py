@@ -19,7 +19,7 @@ import numpy as np
 from IPython.display import display
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -39,9 +39,13 @@ COLOURS = {
     "line": "#d5d2ca",
 }
 LINE = 84  # characters in a line of a strip
+NAMED = 12  # words that a map can name one by one
 # How a word stands in a strip. Tokens are plain text: a $ in them does not begin a formula.
 WORD = dict(size=9.5, family="DejaVu Sans Mono", ha="center", va="center", parse_math=False)
+# How a constant loss is drawn, by its name; any other name as the floor, grey and dashed.
+LEVELS = {"uniform": ("purple", "-."), "bigram": ("gold", "-."), "ideal reader": ("green", ":")}
 HEAT = LinearSegmentedColormap.from_list("course", ["#fdf6ec", "#f6c583", "#dd7a2a", "#8f3606"])
+FUTURE = "#e4e7ec"  # what a causal mask forbids
 
 
 class Picture:
@@ -146,26 +150,30 @@ def loss_curves(
 ) -> tuple[Figure, Axes]:
     """Losses over steps: `curves` maps a name to (steps, losses), `levels` to a constant loss.
 
-    Levels (uniform guess, bigram, entropy floor) are dashed and carry their value; `marks` maps
-    what happened to the step at which it did; `ylim` looks closer at a part of the axis.
+    Levels (uniform guess, bigram, entropy floor) carry their value, each in a style of its own
+    (`LEVELS`); `marks` maps what happened to the step at which it did; `ylim` looks closer at a
+    part of the axis. A curve called validation has its colour also when it is alone.
     """
     fig, ax = plt.subplots()
     labels = []  # (height, text, colour)
-    for name, (steps, losses) in curves.items():
+    for number, (name, (steps, losses)) in enumerate(curves.items()):
         values, height, ending = _known(losses)
-        (line,) = ax.plot(steps, values)
+        (line,) = ax.plot(steps, values, color="C1" if name == "validation" else f"C{number}")
         labels.append((height, name + ending, line.get_color()))
     for name, level in (levels or {}).items():
         if not np.isfinite(level) or (ylim and not ylim[0] <= level <= ylim[1]):
             continue
-        ax.axhline(level, color=COLOURS["grey"], linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
-        labels.append((float(level), f"{name} {level:.2f}", COLOURS["grey"]))
+        colour, dashes = LEVELS.get(name, ("grey", (0, (5, 3))))
+        ax.axhline(level, color=COLOURS[colour], linestyle=dashes, linewidth=1.4, zorder=1)
+        labels.append((float(level), f"{name} {level:.3f}", COLOURS[colour]))
     high = max([ax.get_ylim()[1], *(height for height, _, _ in labels)])
     ax.set(xlabel="training steps", ylim=ylim or (0, 1.04 * high))
     for text, step in (marks or {}).items():
         ax.axvline(step, color=COLOURS["line"], linewidth=1.2, zorder=0)
+        card = {"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1}
         ax.annotate(text, (step, 1), (4, -3), xycoords=("data", "axes fraction"), va="top",
-                    textcoords="offset points", fontsize=9, color=COLOURS["grey"])  # fmt: skip
+                    textcoords="offset points", fontsize=9, color=COLOURS["grey"], zorder=5,
+                    bbox=card)  # fmt: skip
     ax.set_ylabel(ylabel, parse_math=False)
     _title(ax, title)
     ax.margins(x=0)
@@ -177,12 +185,17 @@ def recall_panels(
     runs: Mapping[str, tuple[Numbers, Mapping[str, Numbers]]],
     counts: Mapping[str, int],
     title: str | None = None,
+    background: Sequence[str] = (),
 ) -> tuple[Figure, Any]:
     """Recall (0 to 1) over training, a small panel for each kind of thing a tale must repeat.
 
     `runs` maps a name to (steps, {kind: values}); `counts` says how many mentions of a kind the
-    test holds.
+    test holds, in the order of the panels. Runs named in `background` are grey: solid, dashed, …
     """
+    grey = zip(background, ("-", "--", ":", "-."), strict=False)
+    looks = {name: {"color": COLOURS["grey"], "linestyle": style} for name, style in grey}
+    front = [name for name in runs if name not in looks]
+    looks |= {name: {"color": f"C{number}"} for number, name in enumerate(front)}
     columns = min(4, len(counts))
     rows = -(-len(counts) // columns)
     fig, axes = plt.subplots(
@@ -193,14 +206,15 @@ def recall_panels(
         ax.set_axis_off()
     for ax, (kind, count) in zip(axes.flat, counts.items(), strict=False):
         for name, (steps, recalled) in runs.items():
-            ax.plot(steps, recalled[kind], label=name)
+            ax.plot(steps, recalled[kind], label=name, **looks[name])
         ax.set(ylim=(0, 1.04))
         ax.set_title(f"{kind} ({count})", fontsize=10)
         ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
         ax.grid(axis="y")
-    fig.supxlabel("training steps", fontsize=10)
+    fig.supxlabel("training steps", fontsize=10, x=0.06, ha="left")  # right: the legend
     if len(runs) > 1:
-        axes.flat[0].legend(fontsize=8, frameon=False)
+        names = axes.flat[0].get_legend_handles_labels()
+        fig.legend(*names, loc="outside lower right", ncols=4, fontsize=9, frameon=False)
     if title is not None:
         fig.suptitle(title, fontsize=11)
     return fig, axes
@@ -282,24 +296,40 @@ def count_table(
 
 
 def attention_map(
-    weights: Table, labels: Sequence[str], title: str | None = None
+    weights: Table,
+    labels: Sequence[str],
+    title: str | None = None,
+    top: float = 1.0,
+    causal: bool = False,
 ) -> tuple[Figure, Axes]:
-    """Attention weights (tokens, tokens): row who looks, column at whom; numbers if they fit."""
+    """Attention weights (tokens, tokens): row who looks, column at whom; numbers if they fit.
+
+    `top` is the weight of the darkest colour; `causal` paints grey where nobody may look.
+    """
     rows = [[float(weight) for weight in row] for row in weights]
     words = {"xlabel": "at whom", "ylabel": "who looks"}
-    return _heat_table(rows, labels, 1.0, "{:.2f}" if len(labels) <= 8 else "", title, words)
+    fig, ax = _heat_table(rows, labels, top, "{:.2f}" if len(labels) <= 8 else "", title, words)
+    if causal:
+        future = np.triu(np.ones((len(rows), len(rows))), k=1)
+        ax.imshow(np.ma.masked_equal(future, 0), cmap=ListedColormap([FUTURE]))
+    return fig, ax
 
 
 def attention_strip(
-    tokens: Sequence[str], weights: Numbers, looking: int, title: str | None = None
+    tokens: Sequence[str],
+    weights: Numbers,
+    looking: int,
+    title: str | None = None,
+    ticks: Mapping[float, str] | None = None,
 ) -> tuple[Figure, Axes]:
     """A text in which token number `looking`, framed in blue, looks back: darker = more weight.
 
-    `weights` has one number per token up to and including the one that looks.
+    `weights` has one number per token up to and including the one that looks; `ticks` asks for a
+    bar of the colours and says what stands beside it, {0.5: "filtered"}.
     """
     texts, places = _flow(tokens)
     lines = places[-1][1] + 1
-    fig, ax = plt.subplots(figsize=(9.2, 0.5 + 0.3 * lines))
+    fig, ax = plt.subplots(figsize=(9.2, 0.5 + 0.3 * lines + (0.55 if ticks else 0)))
     for at, (text, (x, line)) in enumerate(zip(texts, places, strict=True)):
         weight = float(weights[at]) if at <= looking else 0.0
         frame = {"edgecolor": COLOURS["blue"], "lw": 2, "zorder": 3} if at == looking else {"lw": 0}
@@ -310,6 +340,10 @@ def attention_strip(
     ax.set(xlim=(-0.3, LINE), ylim=(lines, -0.1))
     _title(ax, title)
     ax.axis("off")
+    if ticks:
+        scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), HEAT)
+        bar = fig.colorbar(scale, ax=ax, orientation="horizontal", aspect=50, shrink=0.6)
+        bar.set_ticks(list(ticks), labels=list(ticks.values()))
     return fig, ax
 
 
@@ -319,21 +353,27 @@ def word_map(
     """Draw kinds of words at their places, {kind: (words, 2)}; name the kinds when they are apart.
 
     Each kind keeps its colour in every map of the same `words`. Where all kinds lie in one cloud,
-    or there is only one, every word is named instead.
+    or there is only one, every word is named instead; if there are too many, a legend of the kinds.
     """
     clouds = {kind: np.asarray(dots) for kind, dots in places.items()}
     middles = np.array([dots.mean(axis=0) for dots in clouds.values()])
     inside = np.mean([dots.std() for dots in (d - d.mean(axis=0) for d in clouds.values())])
     apart = len(clouds) > 1 and middles.std() > 2 * inside
+    every = np.concatenate([*clouds.values()])
+    place = {"textcoords": "offset points", "size": 10}
     for kind, dots in clouds.items():
         colour = f"C{list(words).index(kind)}"
-        ax.scatter(*dots.T, s=18, color=colour)
+        ax.scatter(*dots.T, s=18, color=colour, label=kind)
         if apart:
-            ax.annotate(kind, dots.mean(axis=0), xytext=(0, 9), textcoords="offset points",
-                        size=10, ha="center", color=colour)  # fmt: skip
-            continue
-        for word, dot in zip(words[kind], dots, strict=True):
-            ax.annotate(word, dot, xytext=(3, 3), textcoords="offset points", size=8)
+            middle = dots.mean(axis=0)
+            ax.annotate(kind, middle, (0, 9), ha="center", color=colour, **place)
+        elif len(every) <= NAMED:
+            for word, dot in zip(words[kind], dots, strict=True):
+                right, up = ((every - dot) / np.ptp(every, axis=0)).T
+                free = not ((0 < right) & (right < 0.3) & (abs(up - 0.04) < 0.09)).any()
+                ax.annotate(word, dot, (3, 3) if free else (0, -13), **place)
+    if not apart and len(every) > NAMED:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, frameon=False)
     ax.set(title=title, xticks=[], yticks=[])
     ax.margins(0.15)
 
@@ -378,8 +418,13 @@ def loss_surface(
     if path is not None:
         across, up = np.asarray(path, dtype=float).T
         ax.plot(across, up, color=COLOURS["blue"], marker="o", markersize=3, linewidth=1.5)
-        for text, i in (("  start", 0), ("  end", -1)):
-            ax.text(across[i], up[i], text, color=COLOURS["blue"], weight="bold", va="top")
+        lift = 4 if up[0] > up[-1] else -4  # beside the path, not on it
+        for text, i, y in (("start", 0, lift), ("end", -1, -lift)):
+            ax.annotate(
+                text, (across[i], up[i]), (8, y), textcoords="offset points", va="center",
+                color=COLOURS["blue"], weight="bold", zorder=5,
+                bbox=dict(facecolor=COLOURS["paper"], edgecolor="none", alpha=0.85, pad=1),
+            )  # fmt: skip
     ax.set_xlabel(labels[0], parse_math=False)
     ax.set_ylabel(labels[1], parse_math=False)
     _title(ax, title)
@@ -394,7 +439,7 @@ def lr_schedule(lrs: Numbers, title: str | None = None) -> tuple[Figure, Axes]:
     peak = int(np.argmax(lrs))
     for step in sorted({peak, len(lrs) - 1}):
         ax.plot(step, lrs[step], "o", color=COLOURS["orange"], clip_on=False)
-        ax.text(step, lrs[step], f"   {lrs[step]:.1e} at step {step:,}", va="bottom")
+        ax.text(step, lrs[step], f"   {lrs[step]:.2g} at step {step:,}", va="bottom")
     ax.set(xlabel="step", ylabel="learning rate", ylim=(0, 1.15 * max(lrs)))
     _title(ax, title)
     return fig, ax

@@ -23,11 +23,10 @@ def check_finite(loss: float, step: int, rate: float) -> None:
 
 
 def progress(row: Mapping, steps: int, tokens_per_second: float, seconds_per_step: float) -> str:
-    """One line of plain text about a step: where we are, how fast, how long still."""
+    """One line of plain text about a step: where we are, how long still; at the end, how fast."""
     left = (steps - 1 - row["step"]) * seconds_per_step / 60
     measured = [(k, v) for k, v in row.items() if k not in ("step", "loss", "lr")]
     extra = "".join(f"  {k} {v:.3f}" for k, v in measured[:2])  # the history has them all
-    return (
-        f"step {row['step'] + 1:>5}/{steps}  loss {row['loss']:.3f}{extra}  "
-        f"lr {row['lr']:.1e}  {tokens_per_second:,.0f} tokens/s  {left:.1f} min left"
-    )
+    ending = f"{left:.1f} min left" if left else f"{tokens_per_second:,.0f} tokens/s"
+    number = f"{row['step'] + 1:>{len(str(steps))}}"
+    return f"step {number}/{steps}  loss {row['loss']:.3f}{extra}  {ending}"

@@ -315,14 +315,15 @@ def sampling_figure(
     """The explorer's bars, one panel per setting (a dict of temperature, top_k, top_p)."""
     _, logits = _read(model, tokenizer, prompt)
     size = (1.2 + 1.75 * len(settings), 0.9 + 0.26 * top)
-    fig, grid = plt.subplots(1, len(settings), sharey=True, squeeze=False, figsize=size)
+    fig, grid = plt.subplots(
+        1, len(settings), sharex=True, sharey=True, squeeze=False, figsize=size
+    )
     for ax, setting in zip(grid[0], settings, strict=True):
         names, before, after = zip(*_bars(tokenizer, logits, setting, top), strict=True)
         rows = range(len(names))
         ax.barh(rows, before, height=0.8, color=COLOURS["line"])
         ax.barh(rows, after, height=0.45, color=COLOURS["blue"])
         ax.set_title(", ".join(f"{k.replace('_', '-')} {v}" for k, v in setting.items()), size=10)
-        ax.set(xlim=(0, 1.15), xticks=(0, 0.5, 1))
         ax.set_yticks(rows, names, parse_math=False)
     grid[0, 0].invert_yaxis()
     fig.supxlabel("probability (grey: the model's own; blue: after the setting)", size=10)

@@ -102,7 +102,7 @@ def words(ax) -> list[str]:
 def test_curves_are_labelled_at_their_ends():
     curves = {"training": ([0, 10], [7.0, 0.5]), "validation": ([0, 10], [7.0, 0.52])}
     _, ax = figures.loss_curves(curves, {"floor": 0.34, "uniform": 7.6})
-    assert words(ax) == ["floor 0.34", "training", "validation", "uniform 7.60"]
+    assert words(ax) == ["floor 0.340", "training", "validation", "uniform 7.600"]
     _, ax = figures.loss_curves(curves, {"uniform": 7.6}, marks={"tales begin": 5}, ylim=(0.2, 1))
     assert words(ax) == ["tales begin", "training", "validation"]
 
@@ -112,6 +112,9 @@ def test_recall_has_a_panel_for_each_kind_with_its_count():
     _, axes = figures.recall_panels(runs, {"names": 815, "sounds": 18}, "when")
     assert [ax.get_title("left") for ax in axes.flat] == ["names (815)", "sounds (18)"]
     assert [list(line.get_ydata()) for line in axes[0, 1].lines] == [[0.0, 0.5]] * 2
+    _, axes = figures.recall_panels(runs, {"names": 815}, background=["b"])
+    looks = [(line.get_color(), line.get_linestyle()) for line in axes[0, 0].lines]
+    assert looks == [("C0", "-"), (figures.COLOURS["grey"], "-")]
 
 
 def test_strips_hold_every_word_in_several_lines():
