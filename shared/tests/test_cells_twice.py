@@ -147,12 +147,12 @@ def test_a_stopped_training_goes_on_and_a_finished_one_starts_afresh(
     (long,) = (number for number, cell in enumerate(cells) if "train(model, plan, STEPS" in cell)
     for cell in cells[:long]:
         assert kernel.run(cell)[1] == ""
-    printed, error = kernel.run(cells[long], stop_at="step    10/90")
-    assert error == "KeyboardInterrupt" and "step    90/90" not in printed
+    printed, error = kernel.run(cells[long], stop_at="step 10/90")
+    assert error == "KeyboardInterrupt" and "step 90/90" not in printed
     steps = int(kernel.run("print(len(history))")[0])
     assert 10 <= steps < 90
     printed, error = kernel.run(cells[long])
-    assert error == "" and "resumed at step" in printed and "step    90/90" in printed
+    assert error == "" and "resumed at step" in printed and "step 90/90" in printed
     kernel.run("kept = history")
     printed, error = kernel.run(cells[long])
     assert error == "" and "resumed at step" not in printed
