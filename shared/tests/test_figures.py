@@ -147,6 +147,34 @@ def test_a_word_map_names_kinds_that_are_apart_and_words_that_are_not():
     ]  # fmt: skip
 
 
+def test_a_word_map_of_many_words_in_one_cloud_has_a_legend_of_their_kinds():
+    kinds = {"animals": ["hen"] * 7, "colours": ["red"] * 7}
+    dots = np.random.default_rng(1).normal(size=(14, 2))
+    _, ax = plt.subplots()
+    figures.word_map(ax, {"animals": dots[:7], "colours": dots[7:]}, kinds, "mixed")
+    assert words(ax) == []
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["animals", "colours"]
+
+
+def test_a_map_of_attention_has_its_own_scale_and_paints_the_future_grey():
+    weights = [[1.0, 0.0], [0.8, 0.2]]
+    _, plain = figures.attention_map(weights, ["the", "owl"])
+    _, ax = figures.attention_map(weights, ["the", "owl"], top=0.5, causal=True)
+    colours = [float(each.images[0].norm(each.images[0].get_array())[1, 1]) for each in (plain, ax)]
+    assert colours == pytest.approx([0.2, 0.4])  # 0 is the lightest, 1 the darkest
+    assert len(plain.images) == 1
+    hidden = np.ma.getmaskarray(ax.images[1].get_array())
+    assert hidden.tolist() == [[True, False], [True, True]]  # grey lies above the diagonal alone
+
+
+def test_a_strip_of_attention_says_what_its_colours_mean_when_asked():
+    strip = [["a", "b"], [0.3, 0.7], 1]
+    fig, _ = figures.attention_strip(*strip)
+    assert len(fig.axes) == 1
+    fig, _ = figures.attention_strip(*strip, ticks={0.5: "filtered"})
+    assert [tick.get_text() for tick in fig.axes[1].get_xticklabels()] == ["filtered"]
+
+
 class Fixed(nn.Module):
     """Gives the same next-token distribution after every prompt."""
 
