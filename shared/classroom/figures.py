@@ -46,6 +46,7 @@ WORD = dict(size=9.5, family="DejaVu Sans Mono", ha="center", va="center", parse
 LEVELS = {"uniform": ("purple", "-."), "bigram": ("gold", "-."), "ideal reader": ("green", ":")}
 HEAT = LinearSegmentedColormap.from_list("course", ["#fdf6ec", "#f6c583", "#dd7a2a", "#8f3606"])
 FUTURE = "#e4e7ec"  # what a causal mask forbids
+CARD = {"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1}  # under words on a plot
 
 
 class Picture:
@@ -170,10 +171,9 @@ def loss_curves(
     ax.set(xlabel="training steps", ylim=ylim or (0, 1.04 * high))
     for text, step in (marks or {}).items():
         ax.axvline(step, color=COLOURS["line"], linewidth=1.2, zorder=0)
-        card = {"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1}
         ax.annotate(text, (step, 1), (4, -3), xycoords=("data", "axes fraction"), va="top",
                     textcoords="offset points", fontsize=9, color=COLOURS["grey"], zorder=5,
-                    bbox=card)  # fmt: skip
+                    bbox=CARD)  # fmt: skip
     ax.set_ylabel(ylabel, parse_math=False)
     _title(ax, title)
     ax.margins(x=0)
@@ -423,7 +423,7 @@ def loss_surface(
             ax.annotate(
                 text, (across[i], up[i]), (8, y), textcoords="offset points", va="center",
                 color=COLOURS["blue"], weight="bold", zorder=5,
-                bbox=dict(facecolor=COLOURS["paper"], edgecolor="none", alpha=0.85, pad=1),
+                bbox=CARD | {"alpha": 0.85},
             )  # fmt: skip
     ax.set_xlabel(labels[0], parse_math=False)
     ax.set_ylabel(labels[1], parse_math=False)
