@@ -273,13 +273,12 @@ def dry_run(config: GPTConfig, recipe: Recipe, tflops: float) -> str:
     rate = tflops * 1e12 / per_token
     lines = [
         f"parameters          {parameters:,}",
-        f"tokens              {tokens:,} ({recipe.steps:,} steps of {tokens_per_step:,}), "
-        f"{tokens / parameters:.1f} per parameter",
-        f"memory per process  {16 * parameters / 1e9:.2f} GB for weights, gradients and AdamW (16 "
-        f"bytes each)",
-        f"                    {kept / 1e9:.2f} GB for what backward needs of {recipe.micro_batch} "
-        f"windows (34 bytes per layer,",
-        "                    dimension and token, Korthikanti et al. 2022; 6 per logit), in bf16",
+        f"tokens              {tokens:,} ({recipe.steps:,} steps of {tokens_per_step:,}),",
+        f"                    {tokens / parameters:.1f} per parameter",
+        f"memory per process  {16 * parameters / 1e9:.2f} GB for weights, gradients and AdamW",
+        f"                    (16 bytes per parameter); {kept / 1e9:.2f} GB for what backward",
+        f"                    needs of {recipe.micro_batch} windows in bf16: 34 bytes per layer,",
+        "                    dimension and token, 6 per logit (Korthikanti 2022)",
         f"operations          {per_token / 1e9:.2f} GFLOP per token, forward and backward",
         f"speed, assumed      {rate:,.0f} tokens/s per GPU at {tflops:g} TFLOP/s (--tflops)",
     ]
@@ -287,8 +286,15 @@ def dry_run(config: GPTConfig, recipe: Recipe, tflops: float) -> str:
         name = f"{gpus} GPU{'s' if gpus > 1 else ''}"
         hours = tokens / rate / gpus / 3600
         share = "" if parts % gpus == 0 else " (not with this --micro-batch)"
-        lines.append(f"{name:19} {hours:,.1f} hours = {hours / 24:,.3f} days{share}")
+        lines.append(f"{name:19} {span(hours)}{share}")
     return "\n".join(lines)
+
+
+def span(hours: float) -> str:
+    """A stretch of time in the unit that a person would say it in."""
+    if hours < 1:
+        return f"{60 * hours:.1f} minutes"
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
 
 
 def in_half(device: torch.device) -> torch.autocast:

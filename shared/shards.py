@@ -57,8 +57,11 @@ def split_stream(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
     """Cut a stream of bytes at a separator that may lie across two chunks; no empty pieces."""
     rest = b""
     for chunk in chunks:
-        *pieces, rest = (rest + chunk).split(separator)
-        yield from filter(bytes.strip, pieces)
+        pieces = (rest + chunk).split(separator)
+        rest = pieces.pop()  # the last piece may go on in the next chunk
+        for piece in pieces:
+            if piece.strip():
+                yield piece
         if len(rest) > LIMIT:
             raise ValueError(f"{len(rest):,} bytes without {separator}: what divides documents?")
     if rest.strip():
@@ -300,13 +303,9 @@ def write_shard(folder: Path, number: int, parts: dict[str, list[np.ndarray]]) -
     for split, documents in parts.items():
         if documents:
             ids = np.concatenate(documents)
-            name = f"{split}-{number:05d}.bin"
+            name, sha256 = f"{split}-{number:05d}.bin", hashlib.sha256(ids.data).hexdigest()
             save_whole(folder / name, ids.data)
-            files[split] = {
-                "file": name,
-                "tokens": len(ids),
-                "sha256": hashlib.sha256(ids.data).hexdigest(),
-            }
+            files[split] = {"file": name, "tokens": len(ids), "sha256": sha256}
     return {"documents": sum(map(len, parts.values())), "files": files}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from shared.classroom.fetch import cache_dir, fetch_gpt2
 from shared.classroom.files import BUILD, write_atomically
@@ -36,8 +37,9 @@ def is_stand_in() -> bool:
 def missing(what: str) -> str:
     """A line in the place of what only OpenAI's weights could say, and how to get them."""
     return (
-        f"No {what}: this is a stand-in. For OpenAI's weights go online and unset COURSE_WEIGHTS.\n"
-        "A model that speaks without them: 03_gpt_architecture/real_llm.ipynb."
+        f"No {what}: this is a stand-in. For OpenAI's weights go online\n"
+        "and unset COURSE_WEIGHTS. A model that speaks without them:\n"
+        "03_gpt_architecture/real_llm.ipynb."
     )
 
 
@@ -69,16 +71,23 @@ def load_gpt2(size: str = "124M", **changes: object) -> GPTModel:
     return read_gpt2(gpt2_path(size), gpt2_config(size, **changes))
 
 
+def in_openais_layout(model: GPTModel) -> dict[str, Tensor]:
+    """The tensors of a model under OpenAI's names, the matrices of its layers as (in, out)."""
+    tensors = {gpt2_name(name): tensor for name, tensor in model.state_dict().items()}
+    return {
+        name: tensor.T.contiguous() if ".c_" in name and tensor.dim() == 2 else tensor
+        for name, tensor in tensors.items()
+    }
+
+
 def _write_stand_in(size: str, config: GPTConfig) -> Path:
     """Random weights, always the same, in a file laid out as OpenAI's; made anew every time."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(123)  # not the GPU's, which fork_rng leaves out
-        tensors = {gpt2_name(name): t for name, t in GPTModel(config).state_dict().items()}
-        for name, tensor in tensors.items():
+        tensors = in_openais_layout(GPTModel(config))
+        for tensor in tensors.values():
             if tensor.dim() == 1:  # biases of 0 and gains of 1 would hide that some are mixed up
                 tensor += 0.1 * torch.randn_like(tensor)
-            elif ".c_" in name:
-                tensors[name] = tensor.T.contiguous()
     name = f"gpt2-{size}.safetensors"
     for path in (BUILD / "stand-in" / name, cache_dir() / "stand-in" / name):
         with suppress(OSError):  # a course that is read-only

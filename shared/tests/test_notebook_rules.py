@@ -28,6 +28,7 @@ from shared.classroom.setup_cell import ROOT, SETUP_CELL, colab_address, colab_b
 NOTEBOOKS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("[!.]*/*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if not path.startswith("build")]
 MAX_LINES, MAX_FINAL_LINES, MAX_BYTES = 25, 60, 1_500_000
+MAX_WIDTH = 76  # characters of a printed line; longer ones wrap on a page, and columns dissolve
 MIN_COMPARED = 0.85  # of the code cells with text output
 FOLDER_MINUTES = dict(zip(CHAPTERS, (6, 2, 4, 6, 14, 5, 10), strict=True))
 SLIDE_TYPES = {"slide", "subslide", "fragment", "notes", "skip", "-"}
@@ -53,14 +54,23 @@ def tree(cell: NotebookNode) -> ast.Module:
     return ast.parse(TransformerManager().transform_cell(cell.source))
 
 
-def has_text_output(cell: NotebookNode) -> bool:
+def is_text(output: NotebookNode) -> bool:
     """Printed lines or a shown value; a picture or a widget with its description is neither."""
-    return any(
-        output.output_type == "stream"
-        or (output.output_type in ("execute_result", "display_data"))
+    return output.output_type == "stream" or (
+        output.output_type in ("execute_result", "display_data")
         and not any(kind.startswith("image/") or kind == WIDGET for kind in output.data)
-        for output in cell.outputs
     )
+
+
+def has_text_output(cell: NotebookNode) -> bool:
+    return any(map(is_text, cell.outputs))
+
+
+def printed(output: NotebookNode) -> str:
+    """What is read as plain text: a table that is also HTML is shown as that."""
+    data = output.get("data", {})
+    plain = is_text(output) and "text/html" not in data
+    return output.get("text", data.get("text/plain", "")) if plain else ""
 
 
 def is_compared(cell: NotebookNode) -> bool:
@@ -134,6 +144,8 @@ def whole_file(notebook: NotebookNode, path: Path) -> Iterator[str]:
     saved("stream", text="saved to /home/ada/course/model.pt"),
     saved("stream", name="stderr", text="UserWarning: old"),
     saved("error", ename="KeyError", evalue="'a'", traceback=[]),
+    saved("stream", text="short\n" + "x" * (MAX_WIDTH + 1)),
+    saved("execute_result", {"text/plain": "x" * (MAX_WIDTH + 1)}, execution_count=1),
     saved("display_data", {WIDGET: {"model_id": "a"}, "text/plain": "HBox()"}),
 )
 def saved_outputs(notebook: NotebookNode, path: Path) -> Iterator[str]:
@@ -144,6 +156,8 @@ def saved_outputs(notebook: NotebookNode, path: Path) -> Iterator[str]:
             for text in [output.get("text", ""), *output.get("traceback", []), *texts]:
                 if found := MACHINE_PATHS.search(str(text)):
                     yield f"cell {number} shows {found[0]!r}, a path of the machine it ran on"
+            if wide := [line for line in printed(output).splitlines() if len(line) > MAX_WIDTH]:
+                yield f"cell {number} prints {len(wide[0])} characters in a line: {wide[0]!r:.60}"
             if output.get("name") == "stderr":
                 yield f"cell {number} saved stderr: {output.text[:80]!r}"
             # the tag that JupyterLab's "Run All", nbclient and nbval all heed
