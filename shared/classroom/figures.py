@@ -378,27 +378,39 @@ def word_map(
     ax.margins(0.15)
 
 
-def head_scores(scores: Mapping[str, Table], title: str | None = None) -> tuple[Figure, Any]:
-    """One small table per score: rows are layers, columns heads, numbers from 0 to 1."""
+def head_scores(
+    scores: Mapping[str, Table],
+    title: str | None = None,
+    top: float = 1.0,
+    grey_layers: Sequence[int] = (),
+) -> tuple[Figure, Any]:
+    """One small table per score, rows layers, columns heads; what rounds to 0 has no number.
+
+    `top` is the number of the darkest colour; `grey_layers` (from 1) are shown without theirs.
+    """
     columns = 4
     rows = -(-len(scores) // columns)
-    fig, grid = plt.subplots(rows, columns, squeeze=False, figsize=(8.8, 2.3 * rows))
+    fig, grid = plt.subplots(rows, columns, squeeze=False, figsize=(8.8, 0.4 + 2.1 * rows))
     for ax in grid.flat:
         ax.axis("off")
     for ax, (name, values) in zip(grid.flat, scores.items(), strict=False):
-        table = np.asarray(values, dtype=float)
+        table = np.asarray(values, dtype=float).copy()
+        table[[layer - 1 for layer in grey_layers]] = np.nan
         ax.axis("on")
-        ax.imshow(table, cmap=HEAT, vmin=0, vmax=1)
-        for row, column in np.ndindex(table.shape):
-            ink = COLOURS["paper" if table[row, column] > 0.6 else "ink"]
+        ax.set_facecolor(FUTURE)
+        ax.imshow(np.ma.masked_invalid(table), cmap=HEAT, vmin=0, vmax=top)
+        for row, column in np.argwhere(np.round(abs(np.nan_to_num(table)), 2) > 0):
+            ink = COLOURS["paper" if table[row, column] > 0.6 * top else "ink"]
             text = f"{table[row, column]:.2f}"
-            ax.text(column, row, text, ha="center", va="center", color=ink, size=8)
-        ax.set_title(name, size=10, pad=4, parse_math=False)
+            ax.text(column, row, text, ha="center", va="center", color=ink, size=10.5)
+        ax.set_title(name, size=11, pad=4, parse_math=False)
         for side, count in zip("yx", table.shape, strict=True):
             ax.set(**{f"{side}ticks": range(count), f"{side}ticklabels": range(1, count + 1)})
-        ax.set(ylabel="layer", xlabel="head")
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
+    for row in grid:
+        row[0].set_ylabel("layer")
+    grid[-1, 0].set_xlabel("head")
     fig.suptitle(title or "", x=0.01, ha="left", size=12, parse_math=False)
     return fig, grid
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 from collections.abc import Mapping
 
@@ -30,3 +32,8 @@ def progress(row: Mapping, steps: int, tokens_per_second: float, seconds_per_ste
     ending = f"{left:.1f} min left" if left else f"{tokens_per_second:,.0f} tokens/s"
     number = f"{row['step'] + 1:>{len(str(steps))}}"
     return f"step {number}/{steps}  loss {row['loss']:.3f}{extra}  {ending}"
+
+
+def quietly() -> contextlib.AbstractContextManager:
+    """For a `with` block, such as one of many trainings, whose lines of progress nobody needs."""
+    return contextlib.redirect_stdout(io.StringIO())

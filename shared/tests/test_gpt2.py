@@ -22,6 +22,7 @@ from shared.classroom import gpt2
 from shared.classroom.fetch import GPT2
 from shared.classroom.files import ROOT
 from shared.classroom.gpt2 import gpt2_config, gpt2_path, load_gpt2
+from shared.classroom.memory import memory_while
 from shared.gpt import PRESETS, GPTConfig, GPTModel, count_parameters
 from shared.tests.peers import hugging_face_gpt2
 from shared.weights import read_gpt2
@@ -364,6 +365,13 @@ def test_reading_takes_little_more_memory_than_the_model(tmp_path: Path) -> None
         assert peak("all at once") > 1.9  # so the measurement would notice
     finally:
         (tmp_path / "model").unlink()
+
+
+@pytest.mark.slow
+def test_memory_is_watched_while_a_model_is_loaded() -> None:
+    seconds, memory = memory_while(read_gpt2, GPTConfig(20_000, 64, 384, 6, 6))
+    assert len(seconds) == len(memory) and seconds == sorted(seconds)
+    assert memory[0] < 0.3 and 0.9 < max(memory) < 1.6
 
 
 # -- presets and their stand-ins --------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from shared.classroom.checks.machinery import ROUNDING, Wrong, agree, exercise, worked_out
+from shared.classroom.checks.machinery import ROUNDING, Wrong, agree, exercise, parts, worked_out
 
 
 @exercise("2.1")
@@ -16,14 +16,20 @@ def _shape_of_weights(answer: tuple) -> None:
 
 
 @exercise("2.2")
-def _softmax(answer: Callable) -> None:
-    scores = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
-    agree(
-        answer(scores), torch.softmax(scores, -1), "[[1, 2, 3], [0, 0, 0]]", "Each row sums to 1."
-    )
-    large = torch.tensor([[1000.0, 1001.0]])
-    expected, hint = torch.softmax(large, -1), "Subtract the largest first."
-    agree(answer(large), expected, "[[1000, 1001]]", hint, slack=1000 * ROUNDING)
+def _masked_softmax(answer: Callable) -> None:
+    small, large = [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], [[1000.0, 1001.0], [0.0, 1.0]]
+    own = "Subtract from each row its own highest score, among those that are allowed."
+    for scores, forbidden, what, hint in (
+        (small, [[0, 0, 0], [0, 0, 0]], "nothing", "Each row adds up to 1."),
+        (small, [[0, 0, 1], [0, 1, 0]], "one number of each row", "−∞ before the softmax."),
+        (large, [[0, 0], [0, 0]], "nothing", own),
+        ([[1000.0, 0.0, 1.0]], [[1, 0, 0]], "the 1,000", own),
+        (large, [[1, 1], [0, 0]], "the whole first row", "Such a row gets zeros."),
+    ):
+        given, mask = torch.tensor(scores), torch.tensor(forbidden).bool()
+        expected = given.masked_fill(mask, -torch.inf).softmax(-1).nan_to_num(0.0)
+        case = f"scores {scores} with {what} forbidden"
+        agree(answer(given, mask), expected, case, hint, slack=1000 * ROUNDING)
 
 
 @exercise("2.3")
@@ -35,11 +41,12 @@ def _attention(answer: Callable) -> None:
 
 
 @exercise("2.4")
-def _causal_mask(answer: Callable) -> None:
-    for size in (1, 3):
-        expected = torch.triu(torch.ones(size, size), diagonal=1).bool()
-        hint = "True = forbidden: a later token. A token may look at itself."
-        agree(answer(size), expected, f"size {size}", hint, dtype="bool")
+def _packed_mask(answer: Callable) -> None:
+    hint = "True = forbidden: a later token, or one of another text. A token may look at itself."
+    for numbers in ([5], [0, 0, 0], [0, 0, 1, 1, 1], [4, 3, 3, 8]):
+        texts = torch.tensor(numbers)
+        expected = (texts[:, None] != texts) | torch.ones(len(texts), len(texts)).triu(1).bool()
+        agree(answer(texts), expected, f"texts {numbers}", hint, dtype="bool")
 
 
 @exercise("2.5")
@@ -52,11 +59,15 @@ def _window_mask(answer: Callable) -> None:
 
 
 @exercise("2.6")
-def _split_heads(answer: Callable) -> None:
-    x = torch.arange(24.0).view(1, 4, 6)
-    expected = x.view(1, 4, 2, 3).transpose(1, 2)
-    hint = "First view each row as heads × head_dim, then let heads and tokens change places."
-    agree(answer(x, 2), expected, "x (1, 4, 6) and 2 heads", hint)
+def _keep_heads(answer: Callable) -> None:
+    W_query, W_out = torch.arange(36.0).view(6, 6), -torch.arange(36.0).view(6, 6)
+    for kept, numbers in (([0, 2], [0, 1, 4, 5]), ([1], [2, 3]), ([2, 0], [4, 5, 0, 1])):
+        case = f"dim 6, 3 heads, heads {kept} kept"
+        queries, out = parts(answer(W_query, W_out, 3, kept), 2, case)
+        hint = "A head's queries are columns, head_dim of them next to each other."
+        agree(queries, W_query[:, numbers], f"W_query, {case},", hint)
+        hint = "What a head says is multiplied by rows of W_out."
+        agree(out, W_out[numbers], f"W_out, {case},", hint)
 
 
 @exercise("2.7")
@@ -69,21 +80,39 @@ def _relative_bias(answer: Callable) -> None:
 
 
 @exercise("2.8")
-def _leaks(answer: Callable) -> None:
+def _looks_ahead(answer: Callable) -> None:
     def honest(x: Tensor) -> Tensor:
         return x.cumsum(dim=1)
 
     def leaky(x: Tensor) -> Tensor:
         return x + x.mean(dim=1, keepdim=True)
 
-    def peeping(x: Tensor) -> Tensor:  # looks one token ahead
-        return x + torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], dim=1)
+    def peeping(far: int) -> Callable[[Tensor], Tensor]:
+        return lambda x: x + torch.cat([x[:, far:], torch.zeros_like(x[:, :far])], dim=1)
+
+    def once(text: int, place: int, later: int) -> Callable[[Tensor], Tensor]:
+        def function(x: Tensor) -> Tensor:
+            y = x.clone()
+            y[text, place] += x[text, later]
+            return y
+
+        return function
+
+    def normed(x: Tensor) -> Tensor:
+        return x + torch.nn.functional.layer_norm(x, x.shape[-1:]).mean(dim=1, keepdim=True)
 
     x = torch.arange(24.0).view(2, 4, 3)
     before = x.clone()
-    agree(answer(honest, x), False, "a running sum, which looks back only,")
-    agree(answer(leaky, x), True, "a mean over all tokens")
-    agree(answer(peeping, x), True, "a function that looks one token ahead")
+    for function, ahead, what, hint in (
+        (honest, 0, "a running sum, which looks back only,", "Is an output changed by itself?"),
+        (leaky, 3, "a mean over all 4 tokens", "The first output sees the last token."),
+        (peeping(1), 1, "a function that looks one token ahead", ""),
+        (peeping(2), 2, "a function that looks two tokens ahead", ""),
+        (once(0, 0, 1), 1, "a function in which the first output sees the second token", ""),
+        (once(1, 1, 3), 2, "a leak in the second text, from the last token to the second", ""),
+        (normed, 3, "a mean over layer norms", "A layer norm takes away what is added to all."),
+    ):
+        agree(answer(function, x), ahead, what, hint or "Does every token get its turn, alone?")
     answer(leaky, x, copied=False)
     if not torch.equal(x, before):
         raise Wrong("x itself was changed: change a clone.")
@@ -99,7 +128,7 @@ def _multi_head(answer: Callable) -> None:
         heads = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         expected = heads.transpose(1, 2).flatten(2) @ matrices[3]
         hint = "Mask, divisor of a head's size, join, output: are all four there?"
-        agree(answer(x, *matrices, n_heads), expected, f"x (2, 5, 6), {n_heads} heads", hint)
+        agree(answer(x, *matrices, n_heads), expected, f"x (2, 5, 6), n_heads {n_heads}", hint)
 
 
 @exercise("2.10")
@@ -114,7 +143,7 @@ def _look_back(answer: Callable) -> None:
         scores = matrices[0] @ matrices[1].T / 2  # the positions are one-hot
         log_weights = scores.masked_fill(ahead, -torch.inf).log_softmax(-1)
         hint = "Mean over rows 1 to 3; both slopes belong to the old matrices."
-        case = f"4 one-hot positions, rate 2, weights after {steps} steps"
+        case = f"4 one-hot positions, rate 2, number of steps {steps}: the weights"
         given = answer(places, *start, rate, steps)
         agree(given, log_weights.exp().detach(), case, hint if steps else "No step yet: /√4, mask?")
         loss = torch.nn.functional.nll_loss(log_weights[1:], wanted)

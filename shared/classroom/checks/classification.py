@@ -20,9 +20,9 @@ from shared.classroom.checks.machinery import (
 @exercise("5.1")
 def _four_numbers(answer: tuple) -> None:
     accuracy, precision, recall = parts(answer, 3, "This question")
-    agree(precision, 0.75, "the precision", "Of what was filtered, how much was spam?")
-    agree(recall, 0.6, "the recall", "Of all spam, how much was filtered?")
-    agree(accuracy, 0.88, "the accuracy", "How many of the 100 were judged correctly?")
+    worked_out(precision, 0.75, "The precision: of what was removed, how much was spam?")
+    worked_out(recall, 0.6, "The recall: of all spam, how much was removed?")
+    worked_out(accuracy, 0.88, "The accuracy: how many of the 100 were judged correctly?")
 
 
 @exercise("5.2")
@@ -41,16 +41,23 @@ def _split_by_pattern(answer: Callable) -> None:
     agree(train, ["Tea at 5?", "Tea at 6?"], case)
     agree(test, ["You won a car", "You won a pen", "Sunny today"], "the test of won and sun")
     refuses(answer, messages, {"wno"}, case="The pattern 'wno', which no message has,")
+    refuses(answer, messages, {"won", "wno"}, case="'wno', which no message has, beside 'won'")
 
 
 @exercise("5.4")
-def _pad_and_mask(answer: Callable) -> None:
-    case = "[5, 0, 7], [0] and [8, 9], padding 0"
-    ids, real = parts(answer([[5, 0, 7], [0], [8, 9]], 0), 2, case)
-    agree(ids, torch.tensor([[5, 0, 7], [0, 0, 0], [8, 9, 0]]), f"the ids of {case},")
-    expected = torch.tensor([[True, True, True], [True, False, False], [True, True, False]])
+def _pad_in_front(answer: Callable) -> None:
+    case = "[5, 0, 7], [0] and [0, 9], padding 0"
+    ids, places = parts(answer([[5, 0, 7], [0], [0, 9]], 0), 2, case)
+    hint = "Put the padding in front."
+    agree(ids, torch.tensor([[5, 0, 7], [0, 0, 0], [0, 0, 9]]), f"the ids of {case},", hint)
+    expected = torch.tensor([[0, 1, 2], [0, 0, 0], [0, 0, 1]])
     hint = "A 0 that was given is real; count the lengths."
-    agree(real, expected, f"the mask of {case},", hint, dtype="bool")
+    agree(places, expected, f"the positions of {case},", hint)
+    case = "[3, 3] and [3, 3, 3, 3], padding 3"
+    ids, places = parts(answer([[3, 3], [3, 3, 3, 3]], 3), 2, case)
+    agree(ids, torch.full((2, 4), 3), f"the ids of {case},")
+    expected = torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]])
+    agree(places, expected, f"the positions of {case},", hint)
 
 
 @exercise("5.5")
@@ -63,6 +70,8 @@ def _mean_pool(answer: Callable) -> None:
     agree(answer(hidden, real), expected, "two and three real tokens", "Divide by the real ones.")
     hidden[0, 2] = torch.inf
     agree(answer(hidden, real), expected, "inf at the padding", "0 × inf is not 0.")
+    hidden[0, 2] = torch.nan
+    agree(answer(hidden, real), expected, "nan at the padding", "0 × nan is not 0.")
 
 
 @exercise("5.6")
@@ -73,18 +82,21 @@ def _real_probability(answer: Callable) -> None:
 
 
 @exercise("5.7")
-def _best_threshold(answer: Callable) -> None:
+def _lowest_threshold(answer: Callable) -> None:
     odds, labels = [-3.0, -1.0, 0.5, 2.0, -2.0, 1.0, 3.0], [0, 0, 0, 0, 1, 1, 1]
     for share, expected in ((0.0, 2.0), (0.25, 0.5), (0.3, 0.5), (0.5, -1.0), (1.0, -3.0)):
-        case = f"odds {odds}, labels {labels}, at most {share:.0%} of the ham lost"
+        case = f"log odds {odds}, labels {labels}, at most {share:.0%} of the ham lost"
         agree(answer(odds, labels, share), expected, case, "Count the ham above it.")
+    case = "100 ham with the log odds 0, 1, 2, … 99, at most 29% of them lost"
+    hint = "0.29 · 100 is a little less than 29 for a computer; 29 / 100 is 0.29."
+    agree(answer([float(o) for o in range(100)], [0] * 100, 0.29), 70.0, case, hint)
 
 
 @exercise("5.8")
 def _lora_counts(answer: tuple) -> None:
     trained, largest = parts(answer, 2, "This question")
-    agree(trained, 40_960, "rank 8", "Two matrices: rank × in, and out × rank.")
-    agree(largest, 819, "the largest rank", "Each rank costs in + out numbers.")
+    worked_out(trained, 40_960, "Rank 8 has two matrices: rank × in, and out × rank.")
+    worked_out(largest, 819, "For the largest rank: each rank costs in + out numbers.")
 
 
 @exercise("5.9")
@@ -115,12 +127,16 @@ def _switch(answer: Callable) -> None:
 
 
 @exercise("5.11")
-def _average_precision(answer: Callable) -> None:
-    hint = "At each text of class 1: how many of the texts so far are of class 1?"
+def _ordered_pairs(answer: Callable) -> None:
+    hint = "Compare every spam with every ham."
     odds, labels = [4.0, 3.0, 1.0, -1.0, -2.0], [1, 1, 0, 1, 0]
-    agree(answer(odds, labels), 11 / 12, f"odds {odds}, labels {labels}", hint)
-    agree(answer([0.5, 2.0, 1.0], [1, 0, 0]), 1 / 3, "the only one of class 1 comes last", hint)
-    agree(answer([-1.0, 5.0, 3.0], [0, 1, 1]), 1.0, "all of class 1 come first", hint)
+    agree(answer(odds, labels), 5 / 6, f"log odds {odds}, labels {labels}", hint)
+    agree(answer([0.5, 2.0, 1.0], [1, 0, 0]), 0.0, "the only spam comes last", hint)
+    agree(answer([-1.0, 5.0, 3.0], [0, 1, 1]), 1.0, "all spam comes first", hint)
+    hint = "Of two that are equal, neither is ahead: count a half."
+    odds, labels = [2.0, 2.0, 2.0, 0.0, 3.0], [1, 0, 0, 0, 1]
+    agree(answer(odds, labels), 5 / 6, f"log odds {odds}, labels {labels}", hint)
+    agree(answer([1.0] * 5, [1, 0, 1, 0, 0]), 0.5, "five messages with the same log odds", hint)
 
 
 @exercise("5.12")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from shared.classroom.checks.machinery import (
     Wrong,
@@ -19,7 +21,9 @@ from shared.classroom.checks.machinery import (
 
 @exercise("6.1")
 def _targets_of_a_row(answer: list) -> None:
-    agree(answer, [-100, -100, 7, 0], "the row 0 5 6 7 0", "Which token follows each input?")
+    worked_out(
+        answer, [-100, -100, 7, 0], "Which token follows each input, and is it the prompt's?"
+    )
 
 
 @exercise("6.2")
@@ -46,8 +50,15 @@ def _masked_loss(answer: Callable) -> None:
     targets = torch.tensor([0, -100, 1])
     expected = torch.nn.functional.cross_entropy(logits, targets)
     agree(answer(logits, targets), expected, "targets 0, −100, 1", "Divide by what counts.")
-    none = torch.full((3,), -100)
-    agree(answer(logits, none), torch.tensor(0.0), "targets that are all −100")
+    none, case = torch.full((3,), -100), "targets that are all −100"
+    found = answer(logits.requires_grad_(), none, copied=False)
+    agree(found, torch.tensor(0.0), case)
+    hint = "The 0 has to be computed from the logits."
+    if not isinstance(found, Tensor) or not found.requires_grad:
+        raise Wrong(f"{case} give a 0 with which `backward()` fails.", hint)
+    found.sum().backward()
+    if logits.grad is not None:
+        agree(logits.grad, torch.zeros(3, 2), f"the gradient for {case}", "Nothing is learned.")
 
 
 @exercise("6.5")
@@ -57,9 +68,10 @@ def _lenient_match(answer: Callable) -> None:
         ("a fox", "A fox!", True),
         ("a fox", "a box", False),
         ("Who? A fox", "who a fox", False),
+        ("a way", "away", False),
         ("...", "", False),
     ):
-        hint = "Only one mark, and only at the end."
+        hint = "The words count, and only one mark, at the end, is forgiven."
         agree(answer(given, expected), same, f"{given!r} and {expected!r}", hint)
 
 
@@ -84,11 +96,18 @@ def _by_task(answer: Callable) -> None:
 
 
 @exercise("6.8")
-def _log_prob(answer: Callable) -> None:
-    logits = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
-    expected = logits.log_softmax(-1)[0, 1] + logits.log_softmax(-1)[1, 2]
-    hint = "Probabilities multiply, so logarithms add; softmax first."
-    agree(answer(logits, torch.tensor([1, 2])), expected, "ids 1, 2", hint)
+def _log_probs(answer: Callable) -> None:
+    logits = torch.tensor(
+        [[[3.0, 0.0, 1.0], [1.0, 2.0, 0.0], [0.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]] * 3]
+    )
+    targets = torch.tensor([[-100, 1, 2], [1, -100, -100]])
+    chances = logits.log_softmax(-1)
+    expected = torch.stack([chances[0, 1, 1] + chances[0, 2, 2], chances[1, 0, 1]])
+    hint = "Probabilities multiply, so logarithms add; each row has a sum of its own."
+    agree(answer(logits, targets), expected, f"the targets {targets.tolist()}", hint)
+    logits[1, 1, 0] = -torch.inf
+    hint = "0 × −inf is not 0: choose with `torch.where` or `masked_fill`."
+    agree(answer(logits, targets), expected, "a logit of −inf at a −100", hint)
 
 
 @exercise("6.9")
@@ -110,7 +129,8 @@ def _preference_loss(answer: Callable) -> None:
 @exercise("6.10")
 def _remember(answer: Callable) -> None:
     exchanges = [[1, 1, 1], [2, 2], [3]]
-    for limit, kept in ((10, exchanges), (7, exchanges[1:]), (4, exchanges[2:]), (2, [])):
+    for limit, first in ((10, 0), (8, 0), (7, 1), (5, 1), (4, 2), (2, 3)):
+        kept = exchanges[first:]
         case = f"three exchanges of 3, 2, 1 ids, 2 new ones, limit {limit}"
         agree(answer(exchanges, [9, 9], limit), kept, case, "As few as needed, the oldest first.")
     refuses(answer, [], [9, 9, 9], 2, case="3 new ids and a limit of 2")
@@ -132,16 +152,26 @@ def _chat_targets(answer: Callable) -> None:
 
 
 @exercise("6.12")
-def _best_policy(answer: Callable) -> None:
-    reference, reward = torch.tensor([0.2, 0.5, 0.3]), torch.tensor([1.0, 0.0, -2.0])
-    for beta in (1.0, 0.2):
-        weights = reference * (reward / beta).exp()
-        case = f"the reference {reference.tolist()}, rewards {reward.tolist()}, beta {beta}"
-        hint = "Z makes them add up to 1."
-        agree(answer(reference, reward, beta), weights / weights.sum(), case, hint)
-    far = torch.tensor([1000.0, 999.0, 0.0])
-    weights = reference * torch.tensor([1.0, math.exp(-1), 0.0])
-    agree(answer(reference, far, 1.0), weights / weights.sum(), f"rewards {far.tolist()}, beta 1")
+def _dear_enough(answer: Callable) -> None:
+    hint = "The smaller β is, the more likely is the best answer."
+    for reference, reward, share in (
+        ([0.5, 0.5], [1.0, 0.0], 0.9),
+        ([0.2, 0.5, 0.3], [1.0, 0.0, -2.0], 0.9),
+        ([0.2, 0.5, 0.3], [0.5, 0.9, 1.0], 0.9),
+        ([0.2, 0.5, 0.3], [1000.0, 999.0, 0.0], 0.5),
+        ([0.1, 0.9], [0.001, 0.0], 0.99),
+    ):
+        low, high = 1e-6, 1e6
+        for _ in range(200):  # halved in its logarithm
+            beta = (low * high) ** 0.5
+            chances = (
+                torch.tensor(reference).double().log() + torch.tensor(reward) / beta
+            ).softmax(0)
+            enough = chances[torch.tensor(reward).argmax()] >= share
+            low, high = (beta, high) if enough else (low, beta)
+        case = f"the reference {reference}, rewards {reward}, a share of {share}"
+        found = answer(torch.tensor(reference), torch.tensor(reward), share)
+        agree(found, low, case, hint, slack=1e-3 * low)
 
 
 @exercise("6.13")
@@ -157,6 +187,25 @@ def _learn_policy(answer: Callable) -> None:
         hint = "Relative to the reference: log π − log π₀ of i, minus that of j."
         found = answer(reference.clone(), wins.clone(), beta)
         agree(found, expected, case, hint, slack=1e-2)
+    reference = torch.tensor([0.2, 0.5, 0.3])
+    wins = torch.tensor([[0.0, 90.0, 1.0], [10.0, 0.0, 60.0], [2.0, 40.0, 0.0]])
+    hint = (
+        "Does a pair that was seen a hundred times count more than one that was seen three times?"
+    )
+    expected = reference * _strengths(wins)
+    expected /= expected.sum()
+    found = answer(reference.clone(), wins.clone(), 1.0)
+    agree(found, expected, f"the wins {wins.int().tolist()}, beta 1", hint, slack=1e-2)
+
+
+def _strengths(wins: Tensor) -> Tensor:
+    """The likeliest exp(rewards) behind comparisons (Bradley and Terry), by Zermelo's rounds."""
+    strengths = torch.ones(len(wins))
+    for _ in range(2000):
+        met = (wins + wins.T) / (strengths[:, None] + strengths)
+        strengths = wins.sum(dim=1) / met.sum(dim=1)
+        strengths /= strengths.sum()
+    return strengths
 
 
 @exercise("6.14")
@@ -176,9 +225,15 @@ def _rouge_l(answer: Callable) -> None:
     ):
         score = 2 * thread / max(1, len(given.split()) + len(expected.split()))
         agree(answer(given, expected), score, f"{given!r} and {expected!r}", "The order counts.")
-    long = " ".join(map(str, range(300)))
-    hint = "Do not try all threads: keep the best of every two beginnings."
-    agree(answer(long, f"x {long} y"), 600 / 602, "300 words, and the same in the middle", hint)
+    hint = "Do not try everything: keep the best of every two beginnings."
+    for size in (6, 8, 10, 12, 14, 16, 18):  # whoever tries everything is found out early
+        start = time.thread_time()
+        found = answer(" ".join(map(str, range(size))), " ".join("abcdefghijklmnopqr"[:size]))
+        agree(found, 0.0, f"twice {size} words that have none in common")
+        if (seconds := time.thread_time() - start) > 0.2:
+            raise Wrong(f"It takes too long: {seconds:.1f} seconds for twice {size} words.", hint)
+    long = " ".join(map(str, range(60)))
+    agree(answer(long, f"x {long} y"), 120 / 122, "60 words, and the same in the middle", hint)
 
 
 @exercise("6.16")
@@ -191,3 +246,6 @@ def _threshold(answer: Callable) -> None:
     agree(answer([0.9, 0.4], [False, True], 0.1), math.inf, case)
     mixed = [0.2, 0.9, 0.5], [True, True, False]
     agree(answer(*mixed, 0.4), 0.2, f"certainties {mixed[0]}, right {mixed[1]}, at most 40% wrong")
+    case = "100 answers, all with the certainty 0.5, 29 of them wrong, at most 29% wrong"
+    hint = "0.29 · 100 is a little less than 29 for a computer; 29 / 100 is 0.29."
+    agree(answer([0.5] * 100, [True] * 71 + [False] * 29, 0.29), 0.5, case, hint)

@@ -1,8 +1,9 @@
 """What all checks share: how an answer is called and compared, and what is said about it.
 
 Notable: every check tries an answer on small cases of its own and explains the first difference.
-An answer that is None or raises a bare NotImplementedError is a stub, not a mistake. Values decide,
-whatever way led to them: other dtypes, arrays for tensors and tensors for lists are as good.
+An answer that is None, or a function that raises a bare NotImplementedError, is a stub and not a
+mistake; a function that gives None has lost its `return`. Values decide, whatever way led to them:
+other dtypes, arrays for tensors and tensors for lists are as good.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import inspect
 import linecache
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from numbers import Real
 from pathlib import Path
@@ -18,12 +19,15 @@ from traceback import walk_tb
 from typing import Any, get_type_hints
 
 import numpy as np
+import torch
 from torch import Tensor
 
 CHECKS: dict[str, Callable[[Any], None]] = {}
 
 FOUR_DIGITS = 5e-5  # how far off an answer is that somebody rounded
 ROUNDING = 2.0**-22  # what a few steps in float32 lose, as a share of the numbers that went in
+FEW = 8  # as many numbers of a tensor are still read at a glance
+WIDE = 12  # as large a mask can be drawn in a line
 
 
 class Unsolved(Exception):
@@ -128,13 +132,71 @@ def agree(
     slack: float = FOUR_DIGITS,
     dtype: str = "",
 ) -> None:
-    """Raise Unsolved for None, or Wrong when `found` is not what is expected for the case.
+    """Raise Wrong when `found` is not what is expected for the case.
 
     Numbers that are not whole may be off by `slack`. A `dtype` that the exercise asks for counts.
     """
-    found, expected = plainly(found, expected, case, hint, dtype), plain(expected)
-    if not same(found, expected, slack):
-        raise Wrong(f"{case} gives {found!r}, not {expected!r}.", hint)
+    given, wanted = plainly(found, expected, case, hint, dtype), plain(expected)
+    if same(given, wanted, slack):
+        return
+    if is_mask(expected):
+        drawn = side_by_side(given, wanted)
+        raise Wrong(f"{case}: yours, and what is wanted (■ is True):\n{drawn}\n{hint}".rstrip())
+    if isinstance(expected, Tensor) and expected.numel() > FEW:
+        raise Wrong(f"{case} gives {first_difference(given, wanted, slack)}.", hint)
+    raise Wrong(f"{case} gives {told(given, wanted)}.", hint)
+
+
+def is_mask(thing: Any) -> bool:
+    """Whether a thing is a table of truth values that is small enough to be drawn."""
+    table = isinstance(thing, Tensor) and thing.dtype == torch.bool and thing.ndim == 2
+    return table and 1 < max(thing.shape) <= WIDE
+
+
+def told(found: Any, expected: Any) -> str:
+    """Two plain things that differ, in four digits where these are enough to tell them apart."""
+    given, wanted = rounded(found), rounded(expected)
+    if repr(given) == repr(wanted):
+        given, wanted = found, expected
+    return f"{given!r}, not {wanted!r}"
+
+
+def rounded(thing: Any) -> Any:
+    """A plain thing with four digits of each number that is not whole."""
+    if isinstance(thing, float):
+        return round(thing, 4) if abs(thing) >= 1 else float(f"{thing:.4g}")
+    if isinstance(thing, Mapping):
+        return {key: rounded(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return type(thing)(map(rounded, thing))
+    return thing
+
+
+def first_difference(found: list, expected: list, slack: float) -> str:
+    """Where two tables of one shape differ first, and in how many places."""
+    pairs = list(numbered(found, expected))
+    place, *values = next(pair for pair in pairs if not same(*pair[1:], slack))
+    many = sum(not same(*pair[1:], slack) for pair in pairs)
+    return f"{told(*values)} at {list(place)} ({many} of {len(pairs)} numbers differ)"
+
+
+def numbered(found: Any, expected: Any, place: tuple = ()) -> Iterator[tuple[tuple, Any, Any]]:
+    """The numbers of two tables of one shape, each pair behind its place."""
+    if not isinstance(expected, list):
+        yield place, found, expected
+        return
+    for index, (left, right) in enumerate(zip(found, expected, strict=True)):
+        yield from numbered(left, right, (*place, index))
+
+
+def side_by_side(found: list, expected: list) -> str:
+    """Two masks of one shape, drawn beside each other."""
+
+    def drawn(row: list) -> str:
+        return " ".join("·■"[bool(cell)] for cell in row)
+
+    rows = zip(found, expected, strict=True)
+    return "\n".join(f"    {drawn(left)}      {drawn(right)}" for left, right in rows)
 
 
 def worked_out(answer: Any, expected: Any, hint: str) -> None:
@@ -145,6 +207,7 @@ def worked_out(answer: Any, expected: Any, hint: str) -> None:
 
 def parts(found: Any, count: int, case: str) -> list:
     """The parts of an answer that gives several things; raise Wrong for another number of them."""
+    returned(found, case)
     held = list(found) if is_sequence(found) else [found]
     if any(part is None for part in held):
         raise Unsolved
@@ -162,9 +225,8 @@ def shaped(found: Any, shape: Sequence[int], case: str, hint: str = "") -> None:
 
 
 def plainly(found: Any, expected: Any, case: str, hint: str = "", dtype: str = "") -> Any:
-    """`found` as plain values; raise Unsolved for None, or Wrong when it is another kind."""
-    if found is None:
-        raise Unsolved
+    """`found` as plain values; raise Wrong when it is another kind."""
+    returned(found, case)
     wanted = plain(expected)
     if isinstance(wanted, Real):  # of which a tensor of one number is as good
         single = isinstance(found, Tensor | np.ndarray) and math.prod(found.shape) == 1
@@ -178,6 +240,12 @@ def plainly(found: Any, expected: Any, case: str, hint: str = "", dtype: str = "
     if not isinstance(found, family):
         raise Wrong(f"{case} calls for {kind(wanted)}, not for {kind(found)}.", hint)
     return found
+
+
+def returned(found: Any, case: str) -> None:
+    """Raise Wrong for None, which a function gives that has lost its `return`."""
+    if found is None:
+        raise Wrong(f"{case} gives None. Is there a `return`?")
 
 
 def is_sequence(thing: Any) -> bool:

@@ -1,14 +1,26 @@
-"""The checks of the exercises on pretraining, 4.1 to 4.14."""
+"""The checks of the exercises on pretraining, 4.1 to 4.15."""
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
+from copy import deepcopy
 from numbers import Real
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from shared.classroom.checks.machinery import ROUNDING, Wrong, agree, exercise, parts, plain
+from shared.classroom.checks.machinery import (
+    ROUNDING,
+    Wrong,
+    agree,
+    exercise,
+    parts,
+    plain,
+    returned,
+)
 
 
 @exercise("4.1")
@@ -22,6 +34,10 @@ def _loss(answer: Callable) -> None:
     for target, loss in enumerate((0.0, 1000.0)):
         case = f"a logit of 1,000 and a loss of {loss:,.0f}"
         agree(answer(large, torch.tensor([target])), loss, case, hint, slack=1000 * ROUNDING)
+    both = torch.tensor([[1000.0, 0.0], [0.0, 0.0]])
+    hint = "Subtract from each row its own highest logit."
+    case = "a row with a logit of 1,000 and a row of zeros"
+    agree(answer(both, torch.tensor([0, 1])), math.log(2) / 2, case, hint)
 
 
 @exercise("4.2")
@@ -89,6 +105,10 @@ def _top_k(answer: Callable) -> None:
         "Divide the logits by the temperature.",
     )
     agree(answer(logits, 1.0, 4), logits.softmax(-1), "temperature 1, all four")
+    tied = parts(answer(torch.ones(3), 1.0, 2), 3, "three equal logits, top 2")
+    found = sorted((plain(part) for part in tied), key=str)  # whichever two
+    hint = "Two of them stay, not all that are as high as the second."
+    agree(found, [0.0, 0.5, 0.5], "three equal logits, top 2, sorted,", hint)
 
 
 @exercise("4.8")
@@ -97,6 +117,8 @@ def _nucleus(answer: Callable) -> None:
     hint = "The token that crosses p stays as well."
     agree(answer(chances, 0.6), torch.tensor([0, 2 / 3, 0, 1 / 3]), "p = 0.6", hint)
     agree(answer(chances, 0.4), torch.tensor([0.0, 1, 0, 0]), "p = 0.4", hint)
+    hint = "The first token has reached p, so no other is needed."
+    agree(answer(chances, 0.5), torch.tensor([0.0, 1, 0, 0]), "p = 0.5", hint)
     agree(answer(chances, 1.0), chances, "p = 1", "All stay.")
 
 
@@ -126,22 +148,38 @@ def _epoch(answer: Callable) -> None:
             raise Wrong(f"{case} calls for 4 numbers, not for {numbers!r}.")
         return numbers
 
-    orders = []
-    for first in (0, 6):
-        orders.append([number for step in range(first, first + 6) for number in windows(step)])
-        case = f"steps {first} to {first + 5}, 4 of 24 windows each, sorted,"
-        agree(sorted(orders[-1]), list(range(24)), case, "An epoch holds every window once.")
-    hint = "A new generator at each call, with the epoch as its seed, shuffles as before."
-    agree(windows(5), orders[0][20:], "step 5, asked once more,", hint)
-    if orders[0] in (sorted(orders[0]), orders[1]):
-        raise Wrong("The order is the same in every epoch.", "Shuffle each epoch anew.")
+    orders, hint = [], "A generator of your own, with the epoch as its seed, changes nothing else."
+    with torch.random.fork_rng():
+        before = torch.get_rng_state(), random.getstate()
+        for first in (0, 6):
+            orders.append([number for step in range(first, first + 6) for number in windows(step)])
+            case = f"steps {first} to {first + 5}, 4 of 24 windows each, sorted,"
+            agree(sorted(orders[-1]), list(range(24)), case, "An epoch holds every window once.")
+        again = "A new generator at each call, with the epoch as its seed, shuffles as before."
+        agree(windows(5), orders[0][20:], "step 5, asked once more,", again)
+        if not torch.equal(torch.get_rng_state(), before[0]) or random.getstate() != before[1]:
+            said = "The random numbers of everybody else, such as those of dropout, have changed."
+            raise Wrong(said, hint)
+    first, second = map(_neighbours, orders)
+    if len(first & second) > 12:
+        said = "In the second epoch most windows have the same neighbours as in the first."
+        raise Wrong(said, "Shuffle each epoch anew.")
+    if any(len(found & _neighbours(list(range(24)))) > 12 for found in (first, second)):
+        raise Wrong("Most windows still follow each other as in the text.", "Shuffle them.")
+
+
+def _neighbours(order: list) -> set[frozenset]:
+    """Which windows stand side by side, the last one beside the first."""
+    return {frozenset(pair) for pair in zip(order, order[1:] + order[:1], strict=True)}
 
 
 @exercise("4.12")
 def _price(answer: Callable) -> None:
     hint = "The grammar's share is 1 of those that are left, the model's 1 of all."
-    agree(answer(10, 1), math.log(10 / 9), "one of ten animals used", hint)
-    agree(answer(8, 3), math.log(8 / 5), "three of eight places used", hint)
+    agree(answer(10, 1), math.log(10 / 9), "ten animals, one visitor", hint)
+    agree(answer(10, 0), 0.0, "ten animals, no visitor", "Nothing is paid too much.")
+    expected = math.log(8 / 7) + math.log(8 / 6) + math.log(8 / 5)
+    agree(answer(8, 3), expected, "eight animals, three visitors", "Each visitor uses one up.")
 
 
 @exercise("4.13")
@@ -169,3 +207,54 @@ def _arrival(answer: Callable) -> None:
     agree(answer(losses, 1.86), 1250, "the line 1.86, met exactly", hint)
     if (found := answer(losses, 1.5)) is not None:
         raise Wrong(f"No plan arrives at 1.5, but the answer is {found!r}.", "Return None.")
+
+
+@exercise("4.15")
+def _resumed(answer: Callable) -> None:
+    rates = [0.1, 0.2, 0.3, 0.2, 0.1, 0.05]
+    generator = torch.Generator().manual_seed(415)
+    batches = [
+        (torch.randn(5, 3, generator=generator), torch.randn(5, 1, generator=generator))
+        for _ in rates
+    ]
+    with torch.random.fork_rng():
+        model, peer = _tiny(dropout=0.0), _tiny(dropout=0.0)
+        optimizer = torch.optim.AdamW(peer.parameters())
+        for (x, y), rate in zip(batches[:3], rates[:3], strict=True):
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            (peer(x) - y).square().mean().backward()
+            optimizer.step()
+        case = "stage 1, three steps:"
+        returned(answer(model, batches, rates, 3, None, copied=False), case)
+        hint = "Is each gradient cleared before the next, and does each step have its own rate?"
+        agree(_weights(model), _weights(peer), f"{case} the weights together", hint, slack=1e-4)
+        for stage, dropout, what in ((2, 0.0, "without dropout"), (3, 0.5, "with dropout")):
+            straight, resumed = (_trained(answer, dropout, batches, rates, stop) for stop in (6, 3))
+            if not torch.equal(straight, resumed):
+                far = float((straight - resumed).abs().max())
+                said = f"Stage {stage}, {what}: stopped after 3 of 6 steps and resumed in a new "
+                said += f"model, a weight is off by {far:.2g}."
+                hint = "What of the run is not among the weights?"
+                raise Wrong(said, hint if stage == 2 else "Dropout draws random numbers.")
+
+
+def _tiny(dropout: float, seed: int = 415) -> nn.Module:
+    """A model of 3 inputs and an output; afterwards the random numbers start from its seed."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(dropout), nn.Linear(4, 1))
+
+
+def _weights(model: nn.Module) -> Tensor:
+    """All numbers of a model in a row."""
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def _trained(answer: Callable, dropout: float, batches: list, rates: list, stop: int) -> Tensor:
+    """The weights after all steps, with a break before the step `stop`."""
+    model, saved = _tiny(dropout), None
+    if stop < len(rates):
+        found: Any = answer(model, batches, rates, stop, None, copied=False)
+        model, saved = _tiny(dropout, seed=7), deepcopy(found)  # as if from a file
+    answer(model, batches, rates, len(rates), saved, copied=False)
+    return _weights(model)

@@ -1,4 +1,4 @@
-"""The checks of the exercises on text and tokens, 1.1 to 1.9."""
+"""The checks of the exercises on text and tokens, 1.1 to 1.11."""
 
 from __future__ import annotations
 
@@ -50,22 +50,28 @@ def _one_hot(answer: Callable) -> None:
 @exercise("1.6")
 def _embed(answer: Callable) -> None:
     tokens = torch.arange(10.0).view(5, 2)
-    places = torch.tensor([[100.0, 200], [300, 400], [500, 600]])
-    ids = torch.tensor([[4, 4], [0, 1]])
-    expected = tokens[ids] + places[:2]
+    places = torch.tensor([[100.0, 200], [300, 400], [500, 600], [700, 800]])
     hint = "Every row of the batch gets the positions 0, 1, …, as many as it has tokens."
-    agree(answer(ids, tokens, places), expected, "ids [[4, 4], [0, 1]]", hint)
+    for rows in ([[4, 4, 2]], [[4, 4, 2], [0, 1, 3]]):
+        ids = torch.tensor(rows)
+        agree(answer(ids, tokens, places), tokens[ids] + places[:3], f"ids {rows}", hint)
 
 
 @exercise("1.7")
-def _most_frequent_pair(answer: Callable) -> None:
-    words = {("l", "o", "w"): 3, ("n", "e", "w"): 5}
-    hint = "A word that occurs 5 times counts 5 times."
-    agree(answer(words), ("e", "w"), "low × 3, new × 5", hint)
-    words = {("b", "b", "b"): 2, ("x", "y"): 3}
-    agree(answer(words), ("b", "b"), "bbb × 2, xy × 3", "bbb holds the pair bb twice.")
-    tie = {("z", "a"): 1, ("a", "z"): 1}
-    agree(answer(tie), ("a", "z"), "za and az, once each", "Of equals take the smallest.")
+def _changed_counts(answer: Callable) -> None:
+    lost, new = {("l", "o"): -1, ("o", "w"): -1, ("w", "e"): -1}, {("l", "ow"): 1, ("ow", "e"): 1}
+    hint = "The neighbours of the merged place change as well, on both sides."
+    agree(answer(tuple("lower"), ("o", "w")), lost | new, "o + w in l o w e r", hint)
+    agree(answer(tuple("abc"), ("c", "a")), {}, "c + a in a b c", "No pair has changed.")
+    expected = {("a", "b"): -2, ("b", "a"): -1, ("ab", "ab"): 1}
+    agree(answer(tuple("abab"), ("a", "b")), expected, "a + b in a b a b", "Both are merged.")
+    hint = "b b b becomes bb b: from left to right, and no letter is used twice."
+    agree(
+        answer(tuple("bbb"), ("b", "b")), {("b", "b"): -2, ("bb", "b"): 1}, "b + b in b b b", hint
+    )
+    hint = "Leave out what is as frequent as before."
+    expected = {("x", "y"): -1, ("y", "a"): -1, ("xy", "a"): 1}
+    agree(answer(tuple("xyabab"), ("x", "y")), expected, "x + y in x y a b a b", hint)
 
 
 @exercise("1.8")
@@ -88,6 +94,45 @@ def _rows_that_move(answer: Callable) -> None:
         ([[4]], [[1]], [4]),
         ([[1, 3, 1, 3]], [[3, 1, 3, 0]], [1, 3]),
     ):
-        table = torch.nn.Embedding.from_pretrained(torch.eye(5) / 2, freeze=False)
-        given = answer(table, torch.tensor(ids), torch.tensor(targets))
-        agree(given, rows, f"ids {ids}, targets {targets}, 5 tokens", hint)
+        case, start = f"ids {ids}, targets {targets}, 5 tokens", torch.eye(5) / 2
+        inputs, wanted = torch.tensor(ids), torch.tensor(targets)
+        table = torch.nn.Embedding.from_pretrained(start.clone(), freeze=False)
+        given = answer(table, inputs.clone(), wanted.clone(), copied=False)
+        agree(given, rows, case, hint)
+        start.requires_grad_()
+        loss = torch.nn.functional.cross_entropy(start[inputs].flatten(0, 1), wanted.flatten())
+        [slopes] = torch.autograd.grad(loss, start)
+        step = "One step on `table.weight`: minus the gradient of the mean cross-entropy."
+        agree(table.weight.detach(), (start - slopes).detach(), f"the table after {case},", step)
+
+
+@exercise("1.10")
+def _learn_merges(answer: Callable) -> None:
+    words = {tuple("low"): 3, tuple("new"): 5, tuple("lower"): 1}
+    case = "low × 3, new × 5, lower × 1"
+    hint = "A word that occurs 5 times counts 5 times; of equals take the smallest."
+    merges = [("e", "w"), ("n", "ew"), ("l", "o"), ("lo", "w")]
+    for count, stage in ((1, "stage 1, the first merge"), (4, "stage 2, four merges")):
+        agree(answer(words, count), merges[:count], f"{stage} of {case},", hint)
+        hint = "Each merge is carried out in all words before the pairs are counted again."
+    words = {("b", "b", "b"): 2, ("x", "y"): 3}
+    hint = "b b b becomes bb b, and after three merges no word has two tokens left."
+    merges = [("b", "b"), ("x", "y"), ("bb", "b")]
+    agree(answer(words, 10), merges, "stage 3, ten merges of bbb × 2, xy × 3,", hint)
+
+
+@exercise("1.11")
+def _encode_word(answer: Callable) -> None:
+    merges = [("e", "w"), ("n", "ew"), ("l", "o"), ("lo", "w"), ("low", "new")]
+    for word, tokens in (
+        ("lower", ["low", "e", "r"]),
+        ("newlow", ["new", "low"]),
+        ("lownewel", ["lownew", "e", "l"]),
+        ("zoo", ["z", "o", "o"]),
+        ("", []),
+    ):
+        said = ", ".join("+".join(pair) for pair in merges)
+        agree(answer(word, merges), tokens, f"{word!r} with the merges {said}")
+    hint = "The merges have an order: b+c comes first, and then no b is left for a+b."
+    agree(answer("abc", [("b", "c"), ("a", "b")]), ["a", "bc"], "'abc' with b+c, a+b", hint)
+    agree(answer("bbb", [("b", "b")]), ["bb", "b"], "'bbb' with b+b", "From left to right.")

@@ -1,4 +1,4 @@
-"""The checks of the warm-up exercises, 0.1 to 0.14."""
+"""The checks of the warm-up exercises, 0.1 to 0.15."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import torch
 
-from shared.classroom.checks.machinery import ROUNDING, Wrong, agree, exercise, parts, worked_out
+from shared.classroom.checks.machinery import (
+    ROUNDING,
+    Wrong,
+    agree,
+    exercise,
+    parts,
+    shaped,
+    worked_out,
+)
 
 
 @exercise("0.1")
@@ -59,14 +67,15 @@ def _slope(answer: Callable) -> None:
 
 
 @exercise("0.6")
-def _neuron_slopes(answer: Callable) -> None:
-    x, w = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 0.1, 0.0])
-    for b, on in ((0.0, 1.0), (-1.0, 0.0)):
-        case = f"x = (1, −2, 3), w = (0.5, 0.1, 0), b = {b}"
-        slopes, bias_slope = parts(answer(x, w, b), 2, case)
-        hint = "Does the neuron pass anything on?"
-        agree(slopes, (on * x).tolist(), f"the slope for w, {case},", hint)
-        agree(bias_slope, on, f"the slope for b, {case},")
+def _chain_slopes(answer: Callable) -> None:
+    second = "Begin with 2 · (y − target); for w2 it is times what w2 was multiplied with."
+    first = "Through w2, then through the ReLU, which passes nothing on where it gives 0."
+    for x, b1, expected in ((2.0, -0.25, (16.0, 8.0, -3.0, -4.0)), (2.0, -3.0, (0, 0, 0, -1.0))):
+        case = f"x = {x:g}, target 1, w1 = 0.5, b1 = {b1}, w2 = −2, b2 = 0.5"
+        slopes = parts(answer(x, 1.0, 0.5, b1, -2.0, 0.5), 4, case)
+        for place, hint in ((3, second), (2, second), (1, first), (0, first)):
+            name = ("w1", "b1", "w2", "b2")[place]
+            agree(slopes[place], expected[place], f"the slope for {name}, {case},", hint)
 
 
 @exercise("0.7")
@@ -74,10 +83,10 @@ def _momentum(answer: Callable) -> None:
     def of_square(x: float) -> float:
         return 2 * x
 
-    for momentum, expected in ((0.0, 0.36), (0.5, 0.16)):
-        found = answer(of_square, 1.0, 0.2, momentum, 2)
+    for momentum, steps, expected in ((0.0, 2, 0.36), (0.5, 2, 0.16), (0.5, 3, -0.124)):
+        found = answer(of_square, 1.0, 0.2, momentum, steps)
         hint = "The velocity keeps its value from step to step."
-        case = f"x², from 1, rate 0.2, momentum {momentum}, 2 steps"
+        case = f"x², from 1, rate 0.2, momentum {momentum}, {steps} steps"
         agree(found, expected, case, hint)
 
 
@@ -119,13 +128,16 @@ def _contexts(answer: Callable) -> None:
     expected = [([0, 0], 5), ([0, 5], 6), ([5, 6], 7)]
     agree(answer([5, 6, 7], 2, 0), expected, "ids 5, 6, 7, context 2, start 0")
     agree(answer([8], 1, 9), [([9], 8)], "ids 8, context 1, start 9")
+    hint = "The window slides: it never holds more than `context` ids."
+    expected = [*expected, ([6, 7], 8)]
+    agree(answer([5, 6, 7, 8], 2, 0), expected, "ids 5, 6, 7, 8, context 2, start 0", hint)
 
 
 @exercise("0.13")
 def _fit(answer: Callable) -> None:
     xs, ys = [0.0, 1.0, 2.0], [1.0, 3.0, 5.0]
     for steps, expected in ((1, (1.3 * 2 / 3, 0.6)), (2, (1.3244444, 0.9066667))):
-        case = f"x = (0, 1, 2), y = (1, 3, 5), rate 0.1, {steps} steps"
+        case = f"x = (0, 1, 2), y = (1, 3, 5), rate 0.1, steps {steps}"
         w, b = parts(answer(xs, ys, 0.1, steps), 2, case)
         hint = "Both slopes belong to the old w and b, and the loss is a mean, not a sum."
         agree(w, expected[0], f"w, {case},", hint)
@@ -140,3 +152,28 @@ def _continuation_share(answer: Callable) -> None:
     agree(answer(words, "kite"), 2 / 8, "kite in the course's three kites", "Each pair once.")
     agree(answer(words, "the"), 2 / 8, "the in the course's three kites", "Each pair once.")
     agree(answer(["a"], "a"), 0, "a alone")
+
+
+@exercise("0.15")
+def _train_bigram(answer: Callable) -> None:
+    table = torch.zeros(3, 3)
+    table[0] = torch.tensor([-1 / 3, -1 / 3, 2 / 3])
+    hint = "p − one-hot, in the row of the first token; step against it."
+    case = "stage 1, the one pair 0 2 among 3 tokens, rate 1, 1 step,"
+    agree(answer(torch.tensor([0, 2]), 3, 1.0, 1), table, case, hint)
+
+    text = [0, 0, 1, 0, 1, 1, 2, 0, 2, 1, 2, 2, 0]
+    ids, table = torch.tensor(text), torch.zeros(3, 3, requires_grad=True)
+    for _ in range(3):
+        loss = torch.nn.functional.cross_entropy(table[ids[:-1]], ids[1:])
+        [slopes] = torch.autograd.grad(loss, table)
+        table = (table - 2 * slopes).detach().requires_grad_()
+    hint = "The gradients of all pairs add up, also in one row; the loss is their mean."
+    case = f"stage 2, the text {text}, rate 2, 3 steps,"
+    agree(answer(ids, 3, 2.0, 3), table.detach(), case, hint)
+
+    shares = torch.tensor([[1, 2, 1], [1, 1, 2], [2, 1, 1]]) / 4
+    found = answer(ids, 3, 2.0, 500)
+    shaped(found, (3, 3), "stage 3, 500 steps,")
+    found = torch.as_tensor(found).softmax(dim=-1)
+    agree(found, shares, "stage 3, the softmax of each row after 500 steps,", slack=1e-2)
