@@ -30,7 +30,7 @@ NOTEBOOKS = [path for path in NOTEBOOKS if not path.startswith("build")]
 MAX_LINES, MAX_FINAL_LINES, MAX_BYTES = 25, 60, 1_500_000
 MAX_WIDTH = 76  # characters of a printed line; longer ones wrap on a page, and columns dissolve
 MIN_COMPARED = 0.85  # of the code cells with text output
-FOLDER_MINUTES = dict(zip(CHAPTERS, (6, 2, 4, 6, 14, 5, 10), strict=True))
+FOLDER_MINUTES = dict(zip(CHAPTERS, (6, 2, 4, 6, 15, 5, 10), strict=True))
 SLIDE_TYPES = {"slide", "subslide", "fragment", "notes", "skip", "-"}
 KNOWN_TAGS = r"nbval-ignore-output|nbval-skip|raises-exception|needs:.+"
 MACHINE_PATHS = re.compile(r"/(?:root|home|work|tmp|opt|Users|content)/|[A-Za-z]:\\+Users")

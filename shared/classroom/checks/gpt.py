@@ -82,7 +82,7 @@ def _who_sees_whom(answer: Callable) -> None:
     for new, stored, width in ((3, 2, 9), (3, 2, 2), (1, 4, 3), (2, 0, 9), (2, 4, 1)):
         back = stored + torch.arange(new)[:, None] - torch.arange(stored + new)
         expected = (back >= 0) & (back < width)
-        case = f"{new} new behind {stored} stored, width {width}"
+        case = f"{new} new after {stored} stored, width {width}"
         hint = "Row 0 is the token at place `stored`; it sees itself and `width` − 1 before it."
         agree(answer(new, stored, width), expected, case, hint)
 
@@ -213,11 +213,11 @@ def _write(answer: Callable) -> None:
         weights = (x[-1] @ queries @ (x @ keys).T / 6**0.5).softmax(-1)
         ids = [*ids, int(((x[-1] + weights @ x @ values) @ scores).argmax())]
     hint = "Only the last token's result is needed, and its query meets the keys of all three."
-    agree(answer(model, prompt, 1), ids[3:4], "stage 1, one token behind a prompt of 3,", hint)
+    agree(answer(model, prompt, 1), ids[3:4], "stage 1, one token after a prompt of 3,", hint)
     computed.clear()
     found = answer(model, prompt, count)
-    hint = "Do the new tokens get positions behind the old ones, and see all keys so far?"
-    agree(found, ids[3:], f"stage 2, {count} tokens behind a prompt of 3,", hint)
+    hint = "Do the new tokens get positions after the old ones, and see all keys so far?"
+    agree(found, ids[3:], f"stage 2, {count} tokens after a prompt of 3,", hint)
     if sum(computed) > len(prompt) + count:
         times = f"{sum(computed)} keys were computed for {len(prompt) + count} tokens"
         raise Wrong(f"Stage 3: the ids are right, but {times}.", "Keep those of the tokens before.")

@@ -177,7 +177,7 @@ def _neighbours(order: list) -> set[frozenset]:
 def _price(answer: Callable) -> None:
     hint = "The grammar's share is 1 of those that are left, the model's 1 of all."
     agree(answer(10, 1), math.log(10 / 9), "ten animals, one visitor", hint)
-    agree(answer(10, 0), 0.0, "ten animals, no visitor", "Nothing is paid too much.")
+    agree(answer(10, 0), 0.0, "ten animals, no visitor", "No visitor, no extra price.")
     expected = math.log(8 / 7) + math.log(8 / 6) + math.log(8 / 5)
     agree(answer(8, 3), expected, "eight animals, three visitors", "Each visitor uses one up.")
 

@@ -17,7 +17,7 @@ def _windows_of_a_text(answer: int) -> None:
 
 @exercise("1.2")
 def _bytes_of_owls(answer: int) -> None:
-    worked_out(answer, len("🦉🦉".encode()), "how many bytes has an owl in UTF-8?")
+    worked_out(answer, len("🦉🦉".encode()), "how many bytes do two owls have in UTF-8?")
 
 
 @exercise("1.3")
