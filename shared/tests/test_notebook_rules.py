@@ -28,7 +28,7 @@ from shared.classroom.setup_cell import ROOT, SETUP_CELL, colab_address, colab_b
 NOTEBOOKS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("[!.]*/*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if not path.startswith("build")]
 MAX_LINES, MAX_FINAL_LINES, MAX_BYTES = 25, 60, 1_500_000
-MAX_WIDTH = 76  # characters of a printed line; longer ones wrap on a page, and columns dissolve
+MAX_WIDTH = 77  # characters of a printed line; longer ones wrap on a page, and columns dissolve
 MIN_COMPARED = 0.85  # of the code cells with text output
 FOLDER_MINUTES = dict(zip(CHAPTERS, (6, 2, 4, 6, 15, 5, 10), strict=True))
 SLIDE_TYPES = {"slide", "subslide", "fragment", "notes", "skip", "-"}
