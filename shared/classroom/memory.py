@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from time import perf_counter
 
-import psutil
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -47,6 +46,8 @@ def _watched(
     source: str, name: str, folder: str, config: GPTConfig
 ) -> tuple[list[float], list[float]]:
     """What `memory_while` measures, inside the fresh process."""
+    import psutil  # comes with Jupyter
+
     torch.set_num_threads(1)
     known = vars(weights) | {"load_file": load_file}  # what a loader may use
     exec(source, known)
