@@ -7,6 +7,6 @@ Lowest, so that everything may stand on it (it imports no file of the course but
 On top (it may import everything, and only notebooks and the command line import it):
     batches gpt2 heads                  data sets as batches; GPT-2 or its stand-in; attention maps
     figures plots widgets checks        what a notebook shows, and whether an exercise is solved
-    records memory                      runs kept in a file; what loading a model takes
+    records long_runs memory            runs kept in a file; what loading a model takes
     setup_cell cli execute slides       a notebook's second cell; `python -m shared`
 """

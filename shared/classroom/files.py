@@ -98,6 +98,12 @@ def recorded_on(record: Mapping[str, object]) -> str:
     return "on the data that you have" if same else "on other data than you have"
 
 
+def write_json(path: Path, content: object) -> None:
+    """Write content as JSON, whole or not at all."""
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def write_record(path: Path, device: str, found: Mapping[str, object]) -> dict[str, object]:
     """Keep what a long run found as JSON, with its date and machine; return all that was kept."""
     import torch  # not at the top: most of those who only want a path need no PyTorch
@@ -105,6 +111,5 @@ def write_record(path: Path, device: str, found: Mapping[str, object]) -> dict[s
     made = {"date": date.today().isoformat(), "torch": torch.__version__, "device": device}
     made |= {"threads": torch.get_num_threads(), "vocabulary": vocabulary()}
     record = made | dict(found)
-    text = json.dumps(record, indent=1) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_json(path, record)
     return record

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared.classroom.files import BUILD, recorded_on, write_atomically, write_record
+from shared.classroom.files import BUILD, recorded_on, write_json, write_record
 
 
 class LongRun:
@@ -28,8 +28,7 @@ class LongRun:
             result = work(*settings)
             minutes = round((time.perf_counter() - started) / 60, 2)
             done[key] = {"minutes": minutes, "result": result}
-            text = json.dumps(done, indent=1) + "\n"
-            write_atomically(self.unfinished, lambda file: file.write(text.encode()))
+            write_json(self.unfinished, done)
             print(key, result)
         return done[key]["result"]
 

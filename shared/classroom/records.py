@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from shared.classroom.errors import require
+from shared.classroom.files import write_json
 
 
 class Recorded:
@@ -39,4 +40,4 @@ class Recorded:
     def note(self, **facts: object) -> None:
         """Write the file, with some more facts about the runs."""
         self.record |= facts
-        self.file.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+        write_json(self.file, self.record)

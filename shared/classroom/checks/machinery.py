@@ -181,7 +181,7 @@ def first_difference(found: list, expected: list, slack: float) -> str:
 
 
 def numbered(found: Any, expected: Any, place: tuple = ()) -> Iterator[tuple[tuple, Any, Any]]:
-    """The numbers of two tables of one shape, each pair behind its place."""
+    """The numbers of two tables of one shape, each pair after its place."""
     if not isinstance(expected, list):
         yield place, found, expected
         return
