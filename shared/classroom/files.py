@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import date
 from pathlib import Path
 from typing import BinaryIO
 
@@ -90,26 +88,3 @@ def vocabulary() -> str:
     """A fingerprint of the course's vocabulary, to note in a checkpoint that is made for it."""
     content = (DATA / "course.tiktoken").read_bytes().replace(b"\r\n", b"\n")  # as git may write it
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def recorded_on(record: Mapping[str, object]) -> str:
-    """On which data a recorded run was made, as far as its fingerprint of the vocabulary tells."""
-    same = record.get("vocabulary") == vocabulary()
-    return "on the data that you have" if same else "on other data than you have"
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write content as JSON, whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def write_record(path: Path, device: str, found: Mapping[str, object]) -> dict[str, object]:
-    """Keep what a long run found as JSON, with its date and machine; return all that was kept."""
-    import torch  # not at the top: most of those who only want a path need no PyTorch
-
-    made = {"date": date.today().isoformat(), "torch": torch.__version__, "device": device}
-    made |= {"threads": torch.get_num_threads(), "vocabulary": vocabulary()}
-    record = made | dict(found)
-    write_json(path, record)
-    return record

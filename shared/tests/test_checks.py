@@ -220,6 +220,68 @@ def learned_policy(
 
 
 # A mistake that somebody might well make, for every exercise.
+def leads(
+    ours: list,
+    theirs: list,
+    patterns: list,
+    draws: int,
+    whole: bool = True,
+    paired: bool = True,
+    alike: bool = True,
+    back: bool = True,
+    by_message: bool = True,
+) -> np.ndarray:
+    """5.14 with numpy; without `whole` messages are drawn, without `paired` each filter has a draw
+    of its own, without `alike` large patterns are drawn more often, without `back` each is drawn
+    once, and without `by_message` every pattern counts as much as another."""
+    rng = np.random.default_rng()
+    names, place = np.unique(patterns, return_inverse=True)
+    place = place if whole else np.arange(len(patterns))
+    size = np.bincount(place)
+    chance = np.full(len(size), 1 / len(size)) if alike else size / size.sum()
+    lead = []
+    for _ in range(draws):
+        times = [rng.multinomial(len(size), chance) for _ in range(2)]
+        times = times if back else [np.ones_like(size)] * 2
+        weights = [(times[0] if paired else several)[place] for several in times]
+        weights = weights if by_message else [weight / size[place] for weight in weights]
+        rights = [np.average(r, weights=w) for r, w in zip((ours, theirs), weights, strict=True)]
+        lead.append(rights[0] - rights[1])
+    return np.array(lead)
+
+
+def preference_step(
+    model: torch.nn.Module,
+    start: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    chosen: tuple,
+    rejected: tuple,
+    beta: float,
+    dim: int = -1,
+    masked: bool = True,
+    sign: int = -1,
+    clear: bool = True,
+    detached: bool = True,
+) -> torch.Tensor:
+    """6.17 by cross-entropies; the last five say what may go wrong."""
+    gains = []
+    for inputs, targets in (chosen, rejected):
+        for network in (model, start):
+            log_probs = network(inputs).log_softmax(dim=dim).transpose(1, 2)
+            wanted = targets if masked else targets.clamp(min=0)
+            losses = functional.nll_loss(log_probs, wanted, reduction="none")
+            gains.append(-losses.sum(dim=1))
+    margin = gains[0] - gains[1] - gains[2] + gains[3]
+    if not detached:  # the model learns against itself
+        margin = margin - margin.detach()
+    loss = torch.log1p(torch.exp(sign * beta * margin)).mean()
+    if clear:
+        optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
 MISTAKES = {
     "0.1": (5, 4, 3),
     "0.2": lambda x: (x[:, None] - x[None]).abs().sum(dim=-1),  # not squared
@@ -377,6 +439,7 @@ MISTAKES = {
     ),  # the accuracy
     "5.12": lambda odds, labels: 1.0,
     "5.13": "bdf",  # copies in two parts go unnoticed
+    "5.14": lambda *all: leads(*all, whole=False),
     "6.1": [-100, 6, 7, 0],
     "6.2": lambda entry: f"<|user|>\n{entry['instruction']}\n{entry['input']}\n<|assistant|>\n",
     "6.3": lambda ids, length, end: (
@@ -422,6 +485,7 @@ MISTAKES = {
         ),
         default=math.inf,
     ),  # equally certain ones one by one
+    "6.17": lambda *all: preference_step(*all, sign=1),
 }
 
 
@@ -694,6 +758,14 @@ WRONG = [
             default=math.inf,
         ),
     ),  # 0.29 · 100 is less than 29
+    *[
+        ("5.14", lambda *all, lapse=lapse: leads(*all, **{lapse: False}))
+        for lapse in ("paired", "alike", "back", "by_message")
+    ],
+    *[
+        ("6.17", lambda *all, lapse=lapse: preference_step(*all, **lapse))
+        for lapse in ({"dim": 1}, {"masked": False}, {"clear": False}, {"detached": False})
+    ],
 ]
 
 
@@ -848,6 +920,8 @@ RIGHT = [
     ),
     ("6.12", halved),
     ("6.13", learned_policy),
+    ("5.14", leads),
+    ("6.17", preference_step),
     ("6.15", remembered),
 ]
 

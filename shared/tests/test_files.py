@@ -1,12 +1,11 @@
 """A file is written whole or not at all, and others may read it."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from shared.classroom.files import recorded_on, write_atomically, write_record
+from shared.classroom.files import write_atomically
 
 
 def test_nothing_but_the_file_is_left(tmp_path: Path) -> None:
@@ -39,11 +38,3 @@ def test_others_may_read_the_file_as_any_other_new_file(tmp_path: Path) -> None:
     (tmp_path / "usual").write_bytes(b"")
     write_atomically(tmp_path / "ours", lambda file: file.write(b""))
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
-
-
-def test_a_record_says_when_and_on_what_it_was_made(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    record = write_record(path, "cpu", {"steps": 3, "shares": {"known": 0.5}})
-    assert json.loads(path.read_text(encoding="utf-8")) == record
-    assert {"date", "torch", "threads"} <= record.keys() and record["device"] == "cpu"
-    assert record["steps"] == 3 and recorded_on(record) == "on the data that you have"

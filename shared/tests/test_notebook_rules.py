@@ -349,12 +349,16 @@ def test_most_outputs_are_compared() -> None:
     assert share >= MIN_COMPARED, f"only {share:.0%} of the cells with text output are compared"
 
 
-def test_stated_minutes_fit_the_folder() -> None:
+def test_stated_minutes_fit_the_folder_and_stand_in_the_readme() -> None:
     stated = Counter()
     for path in NOTEBOOKS:
         stated[path.split("/")[0]] += read(path).metadata.course.minutes
     over = {f: m for f, m in stated.items() if m > FOLDER_MINUTES.get(f, 0)}
     assert not over, f"more minutes stated than {FOLDER_MINUTES} allows: {over}"
+    rows = re.findall(r"^\| \[`(\w+)/`\].* \| (\d+) \|", (ROOT / "README.md").read_text(), re.M)
+    assert {folder: int(minutes) for folder, minutes in rows} == {
+        folder: round(minutes) for folder, minutes in stated.items()
+    }
 
 
 def test_every_chapter_has_its_main_notebook_exercises_and_solutions() -> None:

@@ -13,6 +13,7 @@ from shared import training
 from shared.classroom.batches import DocumentBatches
 from shared.classroom.figures import series
 from shared.classroom.machine import peak_bytes, pick_device
+from shared.classroom.reports import quietly
 from shared.gpt import GPTConfig, GPTModel, count_parameters
 from shared.optim import learning_rate, make_optimizer, muon_and_adamw, optimizer_step
 from shared.training import (
@@ -255,6 +256,13 @@ def test_progress_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.endswith(" min left") for line in lines] == [True, True, False]
     assert [line.endswith(" tokens/s") for line in lines] == [False, False, True]
     assert ["val_loss 1.250" in line for line in lines] == [False, True, True]
+
+
+def test_quietly_prints_nothing_and_then_prints_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with quietly():
+        print("step 1")
+    print("the end")
+    assert capsys.readouterr().out == "the end\n"
 
 
 def test_progress_counts_what_is_left() -> None:

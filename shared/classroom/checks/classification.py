@@ -1,4 +1,4 @@
-"""The checks of the exercises on classification, 5.1 to 5.13."""
+"""The checks of the exercises on classification, 5.1 to 5.14."""
 
 from __future__ import annotations
 
@@ -154,3 +154,24 @@ def _temperature(answer: Callable) -> None:
 @exercise("5.13")
 def _too_good(answer: str) -> None:
     worked_out(answer, "bcdf", "What chose, and is it also what was scored? Are there copies?")
+
+
+@exercise("5.14")
+def _drawn_differences(answer: Callable) -> None:
+    case = "Two filters that are right on the same two of four messages, 10 draws:"
+    alike = [True, False, True, False]
+    hint = "Score both on the same draw."
+    agree(answer(alike, alike, ["a", "a", "b", "c"], 10), [0.0] * 10, f"{case} this", hint)
+    case = "Four messages of one pattern, ours right on three, theirs on one, 10 draws:"
+    ours, theirs = [True, True, True, False], [False, False, False, True]
+    agree(answer(ours, theirs, ["a"] * 4, 10), [0.5] * 10, f"{case} this", "Draw whole patterns.")
+    ours, theirs = [True] * 9 + [False], [False] * 9 + [True]
+    case = "Nine messages of a where ours is right, one of b where theirs is, 2,000 draws:"
+    found = answer(ours, theirs, ["a"] * 9 + ["b"], 2000)
+    differences = torch.tensor([float(number) for number in parts(found, 2000, case)])
+    values = sorted({round(number, 4) for number in differences.tolist()})
+    hint = "Draw as many patterns as there are, with replacement, and count messages."
+    agree(values, [-1.0, 0.8, 1.0], f"{case} the set of the differences", hint)
+    both = (differences > 0.7).logical_and(differences < 0.9).float().mean()
+    hint = "Every pattern has the same chance, however many messages it has."
+    agree(both, 0.5, f"{case} the share of draws with both patterns", hint, slack=0.06)

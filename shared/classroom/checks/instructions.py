@@ -1,4 +1,4 @@
-"""The checks of the exercises on instructions, 6.1 to 6.16."""
+"""The checks of the exercises on instructions, 6.1 to 6.17."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from shared.classroom.checks.machinery import (
     refuses,
     worked_out,
 )
+from shared.preferences import answer_log_probs, dpo_loss
 
 
 @exercise("6.1")
@@ -239,7 +240,7 @@ def _rouge_l(answer: Callable) -> None:
 @exercise("6.16")
 def _threshold(answer: Callable) -> None:
     certain, right = [0.9, 0.8, 0.8, 0.7, 0.6, 0.5], [True, True, False, True, True, False]
-    for most, expected in ((0.2, 0.6), (0.1, 0.9), (0.4, 0.5), (0.25, 0.6), (0.0, 0.9)):
+    for most, expected in ((0.22, 0.6), (0.1, 0.9), (0.4, 0.5), (0.25, 0.6), (0.0, 0.9)):
         case = f"certainties {certain}, right {right}, at most {most:.0%} wrong"
         agree(answer(certain, right, most), expected, case, "Equally certain ones go together.")
     case = "a certain wrong answer and a doubtful right one, at most 10% wrong"
@@ -249,3 +250,40 @@ def _threshold(answer: Callable) -> None:
     case = "100 answers, all with the certainty 0.5, 29 of them wrong, at most 29% wrong"
     hint = "0.29 · 100 is a little less than 29 for a computer; 29 / 100 is 0.29."
     agree(answer([0.5] * 100, [True] * 71 + [False] * 29, 0.29), 0.5, case, hint)
+
+
+@exercise("6.17")
+def _mended_step(answer: Callable) -> None:
+    generator = torch.Generator().manual_seed(618)
+    tables = [torch.randn(4, 4, generator=generator) for _ in range(2)]
+    model, start = (torch.nn.Embedding.from_pretrained(t.clone(), freeze=False) for t in tables)
+    peer = torch.nn.Embedding.from_pretrained(tables[0].clone(), freeze=False)
+    optimizer, other = (torch.optim.SGD(one.parameters(), lr=0.5) for one in (model, peer))
+
+    def compare(case: str, hint: str, *pairs: tuple[Tensor, Tensor]) -> None:
+        gains = [answer_log_probs(peer, *one) - answer_log_probs(start, *one) for one in pairs]
+        loss = dpo_loss(*gains, beta=0.5)
+        found = answer(model, start, optimizer, *pairs, 0.5, copied=False)
+        agree(found, loss, f"{case} the loss", hint)
+        other.zero_grad()
+        loss.backward()
+        other.step()
+
+    said = torch.tensor([[1]]), torch.tensor([[2]])
+    unsaid = torch.tensor([[1]]), torch.tensor([[3]])
+    hint = "Which answer shall become likelier? Over what do the probabilities sum to 1?"
+    compare("One pair, answers of one token:", hint, said, unsaid)
+    hint = "Did the step follow the gradient of this loss?"
+    agree(
+        model.weight,
+        peer.weight.detach(),
+        "One pair, answers of one token: the table of the model",
+        hint,
+    )
+    said = torch.tensor([[0, 1, 3], [2, 2, 0]]), torch.tensor([[-100, 3, 0], [-100, 1, -100]])
+    unsaid = torch.tensor([[0, 1, 2], [2, 2, 3]]), torch.tensor([[-100, 2, 0], [-100, 3, 0]])
+    case = "Then two pairs with prompts and padding:"
+    compare(case, "Which targets count?", said, unsaid)
+    hint = "What does backward() do with the gradients of the step before?"
+    agree(model.weight, peer.weight.detach(), f"{case} the table of the model", hint)
+    agree(start.weight, tables[1], "The table of the frozen model", "It must stay.")

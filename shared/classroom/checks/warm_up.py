@@ -112,7 +112,7 @@ def _perplexity(answer: Callable) -> None:
 def _draw(answer: Callable) -> None:
     # Numbers that are exact in binary: on the borders, every way to add gives the same.
     for u, expected in ((0.0, 0), (0.24, 0), (0.25, 2), (0.74, 2), (0.75, 3), (0.999, 3)):
-        hint = "An index of probability 0 is never drawn."
+        hint = "A border belongs to the piece to its right; one of width 0 is never drawn."
         agree(answer([0.25, 0.0, 0.5, 0.25], u), expected, f"(0.25, 0, 0.5, 0.25), u = {u}", hint)
 
 
