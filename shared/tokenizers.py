@@ -285,7 +285,7 @@ def learn_ranks(pieces: Counter[str], size: int) -> dict[bytes, int]:
     while heap and len(ranks) < size:
         count, best = heappop(heap)
         if -count != counts[best]:
-            continue  # an outdated entry: the pair's new count is in the heap as well
+            continue  # outdated: a new count, unless it is 0, has an entry of its own
         ranks.setdefault(best[0] + best[1], len(ranks))  # a token keeps its first rank
         changes: Counter[tuple[bytes, bytes]] = Counter()
         for i in places.pop(best):  # only the words that hold the pair change

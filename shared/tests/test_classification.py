@@ -29,6 +29,7 @@ from shared.classroom.scores import (
     average_precision,
     best_threshold,
     classification_scores,
+    line_on_words,
     naive_bayes,
 )
 from shared.gpt import GPTConfig, GPTModel, count_parameters
@@ -300,6 +301,17 @@ def test_no_pattern_of_messages_is_in_two_parts() -> None:
     table = load_messages()
     table["pattern"] = [pattern_of(text)[0] for text in table["text"]]
     assert table["pattern"].notna().all() and table.groupby("pattern")["split"].nunique().max() == 1
+
+
+def test_a_line_on_words_learns_a_weight_for_every_word_and_sign() -> None:
+    known = [("Win £900!", 1), ("win tea", 1), ("tea at 5", 0), ("see you", 0), ("Win or lose", 0)]
+    prize, words, nothing = line_on_words(known, ["£100 !", "tea or see", "never met"])
+    assert prize > nothing > words  # every number of three digits is the same
+    assert line_on_words(known, ["or"], penalty=10)[0] > line_on_words(known, ["or"])[0]
+    seen = line_on_words(known, [text for text, _ in known])
+    assert sum(1 / (1 + math.exp(-odds)) for odds in seen) == pytest.approx(2, abs=0.2)
+    with pytest.raises(ValueError, match="both classes"):
+        line_on_words([("a", 1)], ["a"])
 
 
 def test_naive_bayes_by_hand() -> None:
