@@ -76,19 +76,23 @@ def line_on_words(
     class) pairs, and one for none. The losses are added up, and the squares of the weights times
     half the penalty, so that weights stay small where few texts speak for them.
     """
-    bags = [set(marks(text).split()) for text, _ in known]
-    places = {word: number for number, word in enumerate(sorted(set().union(*bags)))}
+
+    def words(text: str) -> set[str]:
+        return set(marks(text).split())
+
+    every = sorted(set().union(*(words(text) for text, _ in known)))
+    places = {word: number for number, word in enumerate(every)}
     labels = torch.tensor(classes(labels=[label for _, label in known], count=2)).double()
     require(labels.unique().numel() == 2, "a line needs texts of both classes to learn from")
 
-    def table(bags: Sequence[set[str]]) -> Tensor:
-        rows = torch.zeros(len(bags), len(places) + 1, dtype=torch.float64)
+    def table(texts: Sequence[str]) -> Tensor:
+        rows = torch.zeros(len(texts), len(places) + 1, dtype=torch.float64)
         rows[:, -1] = 1
-        for row, bag in zip(rows, bags, strict=True):
-            row[[places[word] for word in bag if word in places]] = 1
+        for row, text in zip(rows, texts, strict=True):
+            row[[places[word] for word in words(text) if word in places]] = 1
         return rows
 
-    seen = table(bags)
+    seen = table([text for text, _ in known])
     weights = torch.zeros(len(places) + 1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe")
 
@@ -100,7 +104,7 @@ def line_on_words(
         return total
 
     optimizer.step(cost)
-    return (table([set(marks(text).split()) for text in texts]) @ weights).tolist()
+    return (table(texts) @ weights).tolist()
 
 
 def classification_scores(guesses: Sequence[int], labels: Sequence[int]) -> dict[str, float]:

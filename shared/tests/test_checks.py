@@ -219,7 +219,6 @@ def learned_policy(
     return logits.detach().softmax(0)
 
 
-# A mistake that somebody might well make, for every exercise.
 def leads(
     ours: list,
     theirs: list,
@@ -235,7 +234,7 @@ def leads(
     of its own, without `alike` large patterns are drawn more often, without `back` each is drawn
     once, and without `by_message` every pattern counts as much as another."""
     rng = np.random.default_rng()
-    names, place = np.unique(patterns, return_inverse=True)
+    _, place = np.unique(patterns, return_inverse=True)
     place = place if whole else np.arange(len(patterns))
     size = np.bincount(place)
     chance = np.full(len(size), 1 / len(size)) if alike else size / size.sum()
@@ -282,6 +281,7 @@ def preference_step(
     return loss.detach()
 
 
+# A mistake that somebody might well make, for every exercise.
 MISTAKES = {
     "0.1": (5, 4, 3),
     "0.2": lambda x: (x[:, None] - x[None]).abs().sum(dim=-1),  # not squared
